@@ -1,0 +1,1 @@
+"""The control protocol: Varlink on a Unix socket."""

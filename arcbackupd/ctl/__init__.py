@@ -1,0 +1,1 @@
+"""arcbackupctl, the thin client."""

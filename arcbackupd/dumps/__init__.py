@@ -1,0 +1,1 @@
+"""Dumps: names, file format, manifest, proof, catalogue, compatibility, retention."""

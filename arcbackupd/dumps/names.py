@@ -1,0 +1,41 @@
+"""Names of backups: ``backup-YYYYMMDD-HHMMSS.sql.gz`` and ``pre-restore-YYYYMMDD-HHMMSS.sql.gz``, UTC."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+
+_NAME = re.compile(r"(backup|pre-restore)-(\d{8}-\d{6})\.sql\.gz", re.ASCII)
+_TIME = "%Y%m%d-%H%M%S"
+
+
+class Kind(StrEnum):
+    """What a dump's name begins with."""
+
+    BACKUP = "backup"
+    PRE_RESTORE = "pre-restore"
+
+
+@dataclass(frozen=True, order=True)
+class BackupName:
+    """A backup's name, taken apart. Orders by time, then by kind."""
+
+    taken_at: datetime
+    kind: Kind
+
+    def __str__(self) -> str:
+        return f"{self.kind}-{self.taken_at.strftime(_TIME)}.sql.gz"
+
+
+def parse_name(text: str) -> BackupName | None:
+    """Take a file name apart; ``None`` when it is no backup's name (also for a date that doesn't exist)."""
+    match = _NAME.fullmatch(text)
+    if match is None:
+        return None
+    try:
+        taken_at = datetime.strptime(match[2], _TIME).replace(tzinfo=UTC)
+    except ValueError:
+        return None
+    return BackupName(taken_at, Kind(match[1]))

@@ -1,0 +1,1 @@
+"""The built-in jobs. They come through the same entry points as a third party's."""

@@ -1,0 +1,1 @@
+"""What arcbackupd does: events out, outcome back."""
