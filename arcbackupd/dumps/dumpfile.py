@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from isal import igzip, isal_zlib
+from isal.igzip_lib import IsalError
 from pydantic import ValidationError
 
 from arcbackupd.dumps.manifest import Contents, Manifest, digest, encode
@@ -101,7 +102,7 @@ def sql_blocks(file: BinaryIO) -> Iterator[bytes]:
                 yield block
         except EOFError as error:
             raise DamagedDump("cut short: the gzip data end too early") from error
-        except (isal_zlib.error, OSError) as error:  # BadGzipFile is an OSError
+        except (IsalError, OSError) as error:  # BadGzipFile is an OSError
             raise DamagedDump(_gzip_problem(error)) from error
 
 

@@ -1,0 +1,326 @@
+"""Configuration: TOML, environment and credentials into validated values; and the installation's ``.env``.
+
+The only reader of either. What comes first wins: ``ARCBACKUPD_SECTION__KEY`` in the environment, a file
+``section__key`` in systemd's credentials directory, the TOML file, the default.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import tomllib
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    NestedSecretsSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from arcbackupd.dotenv import DotenvError, parse_dotenv
+from arcbackupd.durations import parse_duration
+from arcbackupd.errors import OperationFailed, UsageError
+
+DEFAULT_CONFIG = Path("/etc/arcbackupd/config.toml")
+CONFIG_VARIABLE = "ARCBACKUPD_CONFIG"
+
+
+def _duration(value: object) -> object:
+    return parse_duration(value) if isinstance(value, str) else value
+
+
+def _absolute(value: Path) -> Path:
+    if not value.is_absolute():
+        raise ValueError("must be an absolute path")
+    return value
+
+
+Duration = Annotated[timedelta, BeforeValidator(_duration), Field(gt=timedelta())]
+AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+ContainerName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Count = Annotated[int, Field(ge=0, le=1_000_000)]
+
+
+class Section(BaseModel):
+    """A table of the configuration: what it doesn't know is an error, and values never show in errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class LocalEngine(Section):
+    """PostgreSQL without a container: a bare-metal installation, the demo, tests."""
+
+    bin_dir: AbsolutePath | None = None
+    host: str | None = None
+    port: Annotated[int, Field(gt=0, lt=65536)] = 5432
+    os_user: str = "postgres"
+    manage_dir: AbsolutePath | None = None
+    backend_pidfile: AbsolutePath | None = None
+
+
+class Engine(Section):
+    """What runs the installation's containers, and their names."""
+
+    kind: Literal["docker", "podman", "local"] = "docker"
+    socket: str | None = None
+    database: ContainerName = "arcsecond-db"
+    backend: ContainerName = "arcsecond-api"
+    services: tuple[ContainerName, ...] = (
+        "arcsecond-api",
+        "arcsecond-worker",
+        "arcsecond-dataworker",
+        "arcsecond-alerts",
+        "arcsecond-beat",
+        "arcsecond-web",
+    )
+    manage: Annotated[tuple[str, ...], Field(min_length=1)] = ("python", "manage.py")
+    local: LocalEngine | None = None
+
+    @model_validator(mode="after")
+    def _local_only_for_local(self) -> Engine:
+        if self.local is not None and self.kind != "local":
+            raise ValueError('[engine.local] needs kind = "local"')
+        if self.database in self.services:
+            raise ValueError("the database can't be one of the services that are stopped for a restore")
+        return self
+
+
+class Control(Section):
+    """The control socket and who may do what on it."""
+
+    socket: AbsolutePath = Path("/run/arcbackupd/control.sock")
+    group: str = "arcbackup"
+    admins: tuple[str, ...] = ("root",)
+
+
+class Dump(Section):
+    """How dumps are taken and written."""
+
+    compression_level: Annotated[int, Field(ge=0, le=3)] = 1
+    priority: Literal["low", "normal"] = "low"
+    lock_timeout: Duration = timedelta(minutes=1)
+    stall_timeout: Duration = timedelta(minutes=5)
+    wait_for_database: Duration = timedelta(minutes=2)
+    link_unchanged: bool = True
+    mode: int = 0o640
+    owner: str | None = None
+    group: str | None = None
+
+    @field_validator("mode", mode="before")
+    @classmethod
+    def _octal(cls, value: object) -> object:
+        if isinstance(value, str):
+            value = int(value, 8) if value.strip("01234567") == "" and value else -1
+        if not isinstance(value, int) or not 0o400 <= value <= 0o666 or not value & stat.S_IRUSR:
+            raise ValueError('must be a file mode such as "0640", readable by its owner')
+        return value
+
+
+class Boot(Section):
+    """The dump on every start of the backend."""
+
+    hold: bool = True
+    max_hold: Duration = timedelta(seconds=120)
+    min_interval: Duration = timedelta(minutes=10)
+
+
+class Retention(Section):
+    """Which dumps are kept. Everything is a union: a dump that any rule keeps stays."""
+
+    keep_days: Annotated[int, Field(ge=1, le=36500)] = 14
+    keep_last: Annotated[int, Field(ge=1, le=1_000_000)] = 3
+    keep_hourly: Count = 0
+    keep_daily: Count = 0
+    keep_weekly: Count = 0
+    keep_monthly: Count = 0
+    keep_yearly: Count = 0
+
+
+class Restore(Section):
+    """How long what a restore replaced is kept."""
+
+    keep_replaced: Duration = timedelta(hours=24)
+
+
+class Status(Section):
+    """From which age of the newest good dump on `status` is not ok."""
+
+    warn_after: Duration = timedelta(hours=2)
+    critical_after: Duration = timedelta(hours=6)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Status:
+        if self.warn_after > self.critical_after:
+            raise ValueError("warn_after must not be longer than critical_after")
+        return self
+
+
+def _state_dir() -> Path:
+    directories = os.environ.get("STATE_DIRECTORY", "")
+    return Path(directories.split(":")[0] or "/var/lib/arcbackupd")
+
+
+class Settings(BaseSettings):
+    """All settings. ``jobs`` holds each job's own table as it stands; the job's plugin validates it."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="ARCBACKUPD_",
+        env_nested_delimiter="__",
+        secrets_nested_delimiter="__",
+        secrets_prefix="",
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    install_dir: AbsolutePath = Path("/srv/arcsecond")
+    state_dir: AbsolutePath = Field(default_factory=_state_dir)
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    engine: Engine = Engine()
+    control: Control = Control()
+    dump: Dump = Dump()
+    boot: Boot = Boot()
+    retention: Retention = Retention()
+    restore: Restore = Restore()
+    status: Status = Status()
+    jobs: dict[str, dict[str, Any]] = {}
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment, credentials, file; nothing else is a source."""
+        del init_settings, dotenv_settings
+        return (
+            env_settings,
+            NestedSecretsSettingsSource(file_secret_settings, secrets_dir_missing="ok"),
+            TomlConfigSettingsSource(settings_cls),
+        )
+
+
+def config_path(given: Path | None = None) -> Path:
+    """The configuration file to read: the one given, the environment's, or the standard one."""
+    return given or Path(os.environ.get(CONFIG_VARIABLE) or DEFAULT_CONFIG)
+
+
+def load_settings(path: Path) -> Settings:
+    """Read and validate the configuration. Raise UsageError naming file, key and reason, never a value."""
+    _check_readable(path)
+
+    class FromFile(Settings):
+        model_config = SettingsConfigDict(toml_file=path, secrets_dir=os.environ.get("CREDENTIALS_DIRECTORY"))
+
+    try:
+        return FromFile()
+    except tomllib.TOMLDecodeError as error:
+        raise configuration_error(path, f"not valid TOML: {error}") from None
+    except ValidationError as error:
+        raise configuration_error(path, *validation_reasons(error)) from None
+
+
+def _check_readable(path: Path) -> None:
+    try:
+        path.open("rb").close()
+    except FileNotFoundError:
+        hint = f"Copy config.example.toml there, or name another file with --config or {CONFIG_VARIABLE}."
+        raise UsageError("configuration", f"There is no configuration file {path}.", hint=hint) from None
+    except OSError as error:
+        hint = "Run it as root, or give this user the right to read the file."
+        raise UsageError("configuration", f"{path}: {error.strerror}.", hint=hint) from None
+
+
+def configuration_error(path: Path, *reasons: str) -> UsageError:
+    """The error for a configuration that can't be used, with all its reasons."""
+    lines = "\n  ".join(reasons)
+    return UsageError(
+        "configuration",
+        f"{path}: {lines}" if len(reasons) == 1 else f"{path}:\n  {lines}",
+        hint="Correct it and try again: `arcbackupctl check-config` tells without starting anything.",
+    )
+
+
+def validation_reasons(error: ValidationError, prefix: str = "") -> list[str]:
+    """``key: reason`` for everything that is wrong; pydantic's own words, without the values."""
+    return [_reason(prefix, detail["loc"], detail["type"], detail["msg"]) for detail in error.errors()]
+
+
+def _reason(prefix: str, location: tuple[int | str, ...], kind: str, message: str) -> str:
+    key = ".".join(filter(None, [prefix, *(str(part) for part in location)]))
+    if kind == "extra_forbidden":
+        return f"{key}: there is no such setting"
+    message = message.removeprefix("Value error, ").removeprefix("Input ")
+    return f"{key}: {message[:1].lower()}{message[1:]}" if key else message
+
+
+class Installation(BaseModel):
+    """What the installation's ``.env`` says."""
+
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
+
+    shared_data_path: Path
+    database: str
+    user: str
+    password: SecretStr
+    world_readable: bool
+
+    @property
+    def backups_dir(self) -> Path:
+        """Where the dumps are."""
+        return self.shared_data_path / "db_backups"
+
+
+def read_installation(install_dir: Path) -> Installation:
+    """Read ``.env`` now: operators rotate passwords. Raise OperationFailed when it can't be used."""
+    path = install_dir / ".env"
+    values = _read_dotenv(path)
+    shared = values.get("SHARED_DATA_PATH")
+    if not shared:
+        raise _env_error("shared-path-missing", f"SHARED_DATA_PATH missing from {path}")
+    if not values.get("POSTGRES_PASSWORD"):
+        raise _env_error("password-missing", "POSTGRES_PASSWORD missing from .env", f"Set it in {path}.")
+    return Installation(
+        shared_data_path=install_dir / shared,
+        database=values.get("POSTGRES_DB") or "arcsecond_docker",
+        user=values.get("POSTGRES_USER") or "arcsecond_docker",
+        password=SecretStr(values["POSTGRES_PASSWORD"]),
+        world_readable=bool(path.stat().st_mode & stat.S_IROTH),
+    )
+
+
+def _read_dotenv(path: Path) -> dict[str, str]:
+    try:
+        return parse_dotenv(path.read_text("utf-8", "surrogateescape"), os.environ)
+    except FileNotFoundError:
+        hint = "Point install_dir at the directory that holds docker-compose.yml and .env."
+        raise _env_error("env-missing", f"There is no {path}", hint) from None
+    except DotenvError as error:
+        hint = "Compose would refuse it too: `docker compose config` tells more."
+        raise _env_error("env-invalid", f"{path}: {error}", hint) from None
+    except OSError as error:
+        raise _env_error("env-unreadable", f"{path}: {error.strerror}", "Let the daemon read it.") from None
+
+
+def _env_error(
+    code: str, message: str, hint: str = "Set it there, as Arcsecond's installer does."
+) -> OperationFailed:
+    return OperationFailed(code, message, hint=hint)
