@@ -37,6 +37,7 @@ _HEADER = struct.Struct("<2sBBIBBH2sH")
 _MAGIC = b"\x1f\x8b"
 _DEFLATE, _FEXTRA, _UNIX = 8, 4, 3
 _EMPTY_BODY = b"\x03\x00" + bytes(8)  # an empty deflate block, then CRC-32 and length of nothing
+_GZIP_ERRORS: tuple[type[Exception], ...] = (IsalError, OSError)  # type: ignore[assignment]  # isal mistypes it
 _MANIFEST_ID, _CONTENTS_ID = b"AB", b"AC"
 MEMBER_SIZE = _HEADER.size + SUBFIELD_LIMIT + len(_EMPTY_BODY)
 """Bytes of the manifest's member, from the beginning of the file to that of the SQL's member."""
@@ -102,7 +103,7 @@ def sql_blocks(file: BinaryIO) -> Iterator[bytes]:
                 yield block
         except EOFError as error:
             raise DamagedDump("cut short: the gzip data end too early") from error
-        except (IsalError, OSError) as error:  # BadGzipFile is an OSError
+        except _GZIP_ERRORS as error:
             raise DamagedDump(_gzip_problem(error)) from error
 
 

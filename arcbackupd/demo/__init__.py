@@ -1,0 +1,1 @@
+"""What `arcbackupd demo` needs: a throwaway PostgreSQL and a small Django project to fill it."""

@@ -1,0 +1,189 @@
+"""Which backups stay and which go: a pure function of values, which can only return what it was given.
+
+Age counts from the *anchor*, the newest good backup, and not from the clock: while backups fail nothing grows
+older, so nothing is lost. What is doubtful (not scanned, in use, named in the future) stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One backup, as far as retention is concerned. Times are aware; names are unique."""
+
+    name: str
+    taken_at: datetime
+    """From its name, UTC."""
+    counts_from: datetime
+    """Where its age begins: ``taken_at`` for this host's own, the time of arrival for any other."""
+    good: bool | None
+    """Proved complete; ``None`` when it hasn't been scanned yet."""
+    content: str | None = None
+    """Hash of what it holds. Without one it counts as unlike every other."""
+    in_use: bool = False
+    """Being uploaded or restored at this moment."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How much to keep; the union of all its rules stays. The ``keep_hourly`` to ``keep_yearly`` as in restic."""
+
+    keep_days: int = 14
+    keep_last: int = 3
+    keep_hourly: int = 0
+    keep_daily: int = 0
+    keep_weekly: int = 0
+    keep_monthly: int = 0
+    keep_yearly: int = 0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What becomes of one backup, and why, in words for an operator."""
+
+    name: str
+    keep: bool
+    why: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A verdict for each candidate, newest first; ``frozen`` says why nothing is pruned and what to do."""
+
+    verdicts: tuple[Verdict, ...]
+    frozen: str | None = None
+
+    @property
+    def pruned(self) -> tuple[str, ...]:
+        """The names that go, newest first."""
+        return tuple(verdict.name for verdict in self.verdicts if not verdict.keep)
+
+
+def plan_retention(
+    candidates: Iterable[Candidate], policy: Policy, now: datetime, clock_doubt: str | None = None
+) -> Plan:
+    """Given all backups of a directory, return a verdict for each.
+
+    ``clock_doubt`` is the sentence that says why the clock can't be trusted: then nothing is pruned.
+    """
+    ordered = sorted(candidates, key=lambda c: (c.taken_at, c.name), reverse=True)
+    good = [c for c in ordered if c.good and c.taken_at <= now]
+    frozen = _why_frozen(ordered, good, policy, now, clock_doubt)
+    reasons = _reasons_of_good(good, policy)
+    anchor = good[0].taken_at if good else now
+    verdicts = (_judge(c, reasons.get(c.name), policy, anchor, now) for c in ordered)
+    if frozen is not None:
+        verdicts = (v if v.keep else Verdict(v.name, keep=True, why="retention is frozen") for v in verdicts)
+    return Plan(tuple(verdicts), frozen)
+
+
+def _why_frozen(
+    every: Sequence[Candidate], good: Sequence[Candidate], policy: Policy, now: datetime, clock_doubt: str | None
+) -> str | None:
+    if clock_doubt is not None:
+        return clock_doubt
+    if not every:
+        return None
+    if not good:
+        return _why_none_is_good(every)
+    age = now - good[0].taken_at
+    if age <= timedelta(days=policy.keep_days):
+        return None
+    return (
+        f"The newest good backup is {_days(age)} old, and no other succeeded in the last"
+        f" {_count(policy.keep_days, 'day')}: nothing is pruned until one does. `arcbackupctl status` says what is"
+        " wrong, `arcbackupctl backup` takes one now."
+    )
+
+
+def _why_none_is_good(every: Sequence[Candidate]) -> str:
+    if any(c.good for c in every):
+        return (
+            "Every good backup has a name in the future: nothing is pruned until there is one of today."
+            " Check the clock with `timedatectl`, then take one with `arcbackupctl backup`."
+        )
+    if any(c.good is None for c in every):
+        return (
+            "No backup has been proved good yet: nothing is pruned until one has. Those not scanned yet are read"
+            " in the background; `arcbackupctl list` shows how far that is."
+        )
+    return (
+        "There is no good backup: nothing is pruned until there is one. Take one with `arcbackupctl backup`;"
+        " `arcbackupctl list` says what is wrong with the others."
+    )
+
+
+_PERIODS: tuple[tuple[str, str, Callable[[datetime], Hashable]], ...] = (
+    ("keep_hourly", "hour", lambda t: (t.date(), t.hour)),
+    ("keep_daily", "day", lambda t: t.date()),
+    ("keep_weekly", "week", lambda t: t.isocalendar()[:2]),
+    ("keep_monthly", "month", lambda t: (t.year, t.month)),
+    ("keep_yearly", "year", lambda t: t.year),
+)
+
+
+def _reasons_of_good(good: Sequence[Candidate], policy: Policy) -> dict[str, str]:
+    """Why a good backup stays whatever its age, by name; ``good`` comes newest first."""
+    reasons: dict[str, str] = {}
+    for name in _newest_contents(good, policy.keep_last):
+        reasons[name] = f"newest {_count(policy.keep_last, 'good backup')}"
+    for field, period, key in _PERIODS:
+        for name in _newest_of_periods(good, getattr(policy, field), key):
+            reasons.setdefault(name, f"newest of its {period}")
+    if good:
+        # Its own age can be more than nothing: it may have arrived here long before the time in its name.
+        reasons.setdefault(good[0].name, "newest good backup")
+    return reasons
+
+
+def _newest_contents(good: Sequence[Candidate], count: int) -> list[str]:
+    newest: dict[object, str] = {}
+    for candidate in good:
+        if len(newest) >= count:
+            break
+        key = ("name", candidate.name) if candidate.content is None else ("content", candidate.content)
+        newest.setdefault(key, candidate.name)
+    return list(newest.values())
+
+
+def _newest_of_periods(good: Sequence[Candidate], count: int, key: Callable[[datetime], Hashable]) -> list[str]:
+    newest: dict[Hashable, str] = {}
+    for candidate in good:
+        newest.setdefault(key(candidate.taken_at.astimezone(UTC)), candidate.name)
+    return list(newest.values())[: max(count, 0)]
+
+
+def _judge(candidate: Candidate, reason: str | None, policy: Policy, anchor: datetime, now: datetime) -> Verdict:
+    kept = reason or _why_untouched(candidate, now)
+    if kept is not None:
+        return Verdict(candidate.name, keep=True, why=kept)
+    age = anchor - candidate.counts_from
+    limit = _count(policy.keep_days, "day")
+    if age <= timedelta(days=policy.keep_days):
+        return Verdict(candidate.name, keep=True, why=f"younger than {limit}")
+    since = "" if candidate.counts_from == candidate.taken_at else " since it arrived"
+    return Verdict(candidate.name, keep=False, why=f"older than {limit}: age {_days(age)}{since}")
+
+
+def _why_untouched(candidate: Candidate, now: datetime) -> str | None:
+    """What keeps a backup that no rule of the policy keeps: somebody needs it, or we don't know it well."""
+    if candidate.in_use:
+        return "being restored or uploaded"
+    if candidate.taken_at > now:
+        return "its name lies in the future"
+    if candidate.good is None:
+        return "not scanned yet"
+    return None
+
+
+def _days(span: timedelta) -> str:
+    days = f"{span / timedelta(days=1):.1f}".removesuffix(".0")
+    return f"{days} day" if days == "1" else f"{days} days"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

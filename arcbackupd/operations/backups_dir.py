@@ -1,0 +1,71 @@
+"""The directory of the backups: who may read what is in it, whether there is room, what went wrong with it."""
+
+from __future__ import annotations
+
+import errno
+import grp
+import os
+import pwd
+import shutil
+from pathlib import Path
+
+from arcbackupd.dumps.writer import FileRights
+from arcbackupd.errors import OperationFailed, UsageError
+from arcbackupd.settings import Dump as DumpSettings
+
+ROOM_BESIDE_A_DUMP = 64 << 20
+"""Bytes that must stay free beside a dump as large as the last one was."""
+
+
+def file_rights(settings: DumpSettings) -> FileRights:
+    """Mode, owner and group as ids. Raise UsageError when a name doesn't exist on this host."""
+    try:
+        owner = pwd.getpwnam(settings.owner).pw_uid if settings.owner else -1
+        group = grp.getgrnam(settings.group).gr_gid if settings.group else -1
+    except KeyError as error:
+        hint = "Correct dump.owner and dump.group in the configuration, or create them on this host."
+        raise UsageError(
+            "no-such-account", f"Dumps can't be given to their owner: {error.args[0]}.", hint=hint
+        ) from None
+    return FileRights(settings.mode, owner, group)
+
+
+def prepare_directory(directory: Path, rights: FileRights) -> None:
+    """Create the directory of backups if it is missing; whoever may read a dump may list it."""
+    if directory.is_dir():
+        return
+    try:
+        directory.mkdir(mode=0o700)
+        os.chown(directory, rights.owner, rights.group)
+        directory.chmod(0o700 | (rights.mode & 0o044) | (rights.mode & 0o044) >> 2)
+    except FileNotFoundError:
+        hint = "Correct SHARED_DATA_PATH in .env, or mount what should be there."
+        raise OperationFailed("no-shared-path", f"{directory.parent} does not exist.", hint=hint) from None
+    except OSError as error:
+        raise disk_error(error, directory) from error
+
+
+def check_room(directory: Path, dump_size: int) -> None:
+    """Raise OperationFailed when a dump of about that many bytes wouldn't fit."""
+    needed = dump_size + ROOM_BESIDE_A_DUMP
+    free = shutil.disk_usage(directory).free
+    if free < needed:
+        raise _disk_full(directory, f"{free:,} bytes are free, a dump needs about {needed:,}")
+
+
+def disk_error(error: OSError, directory: Path) -> OperationFailed:
+    """An error of the filesystem below the backups in English."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return _disk_full(directory, "no space was left while writing")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        hint = (
+            f"Add ReadWritePaths={directory.parent} to the unit (see the drop-in beside it), and check the mount."
+        )
+        return OperationFailed("not-writable", f"{directory} can't be written: {error.strerror}.", hint=hint)
+    hint = "See the kernel's log (`journalctl -k`): the disk itself may be failing."
+    return OperationFailed("disk-error", f"Writing to {directory} failed: {error.strerror}.", hint=hint)
+
+
+def _disk_full(directory: Path, figures: str) -> OperationFailed:
+    hint = "Free some space there; older backups stay, and the next dump comes by itself."
+    return OperationFailed("disk-full", f"The disk of {directory} is too full for a dump: {figures}.", hint=hint)

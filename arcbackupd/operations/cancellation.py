@@ -1,0 +1,53 @@
+"""A request to stop, which reaches whatever the operation waits for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from arcbackupd.errors import OperationFailed
+
+
+class Cancelled(OperationFailed):
+    """Somebody asked the operation to stop; everything it began was undone."""
+
+
+class Cancellation:
+    """Asked for in one thread, heeded in another."""
+
+    def __init__(self) -> None:
+        self._asked = threading.Event()
+        self._why = ""
+        self._interrupt: Callable[[], None] | None = None
+        self._lock = threading.Lock()
+
+    def cancel(self, why: str) -> None:
+        """Ask to stop, for a reason that completes the sentence "The dump was abandoned because …"."""
+        with self._lock:
+            self._why = self._why or why
+            self._asked.set()
+            if self._interrupt:
+                self._interrupt()
+
+    def check(self) -> None:
+        """Raise Cancelled when it was asked for."""
+        if self._asked.is_set():
+            raise Cancelled("cancelled", f"It was abandoned because {self._why}; nothing was left behind.")
+
+    def wait(self, seconds: float) -> None:
+        """Wait, but no longer than until it is asked for; then raise Cancelled."""
+        self._asked.wait(seconds)
+        self.check()
+
+    @contextmanager
+    def interrupting(self, interrupt: Callable[[], None]) -> Iterator[None]:
+        """Within it, asking also calls ``interrupt``, which ends what the operation's thread waits for."""
+        with self._lock:
+            self._interrupt = interrupt
+        try:
+            self.check()
+            yield
+        finally:
+            with self._lock:
+                self._interrupt = None

@@ -1,0 +1,121 @@
+"""The installation's database, reached through the engine: queries, facts, dumps and their end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from arcbackupd import postgres
+from arcbackupd.errors import ArcbackupdError, OperationFailed
+from arcbackupd.operations.cancellation import Cancellation
+from arcbackupd.settings import Installation
+from arcbackupd.stack import Engine
+from arcbackupd.stack.process import Command, Finished, run
+
+_QUERY_TIMEOUT = 60
+_RETRY_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class ServerFacts:
+    """Version of the server, bytes of the database, number of its tables."""
+
+    version: str
+    size: int
+    tables: int
+
+
+class Database:
+    """The database as the installation's ``.env`` names it now."""
+
+    def __init__(self, engine: Engine, installation: Installation) -> None:
+        self._engine = engine
+        self._installation = installation
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self._installation.database
+
+    def wait_until_accepting(self, limit: timedelta, cancellation: Cancellation) -> ServerFacts:
+        """Ask until the server answers. Raise what it said last when ``limit`` is over, other errors at once."""
+        deadline = time.monotonic() + limit.total_seconds()
+        while True:
+            try:
+                return self.facts()
+            except ArcbackupdError as error:
+                if not _may_pass(error) or time.monotonic() > deadline:
+                    raise
+            cancellation.wait(_RETRY_SECONDS)
+
+    def facts(self) -> ServerFacts:
+        """What the server says about itself and the database."""
+        version, size, tables = self.query(postgres.SERVER_FACTS)[0]
+        return ServerFacts(version.split()[0], int(size), int(tables))
+
+    def query(self, sql: str) -> list[list[str]]:
+        """Rows of fields as text. Raise OperationFailed with what the server said."""
+        argv = postgres.psql(self._installation.user, self.name, sql)
+        finished = run(self._command(argv, postgres.QUERY_APPLICATION), timeout=_QUERY_TIMEOUT)
+        if finished.status:
+            raise self.explain(finished, "psql")
+        return [line.split("\t") for line in finished.output.decode("utf-8", "backslashreplace").splitlines()]
+
+    def dump_command(self, application: str, lock_timeout: timedelta, *, low_priority: bool) -> Command:
+        """The command that writes a dump to its output, known to the server by an application name."""
+        argv = postgres.pg_dump(self._installation.user, self.name, lock_timeout)
+        return self._command(argv, application, low_priority=low_priority)
+
+    def end_dumps(self, application: str = postgres.DUMP_APPLICATION) -> int:
+        """End the server's side of dumps whose application name begins so; return how many there were.
+
+        Killing ``docker exec`` leaves pg_dump running in the container, with its locks.
+        """
+        return int(self.query(postgres.terminate_dumps(application))[0][0])
+
+    def explain(self, finished: Finished, program: str) -> ArcbackupdError:
+        """A failure of a PostgreSQL program in English."""
+        return self._engine.explain(finished) or _explain(finished, program, self._installation)
+
+    def _command(self, argv: tuple[str, ...], application: str, *, low_priority: bool = False) -> Command:
+        environment: Mapping[str, str] = {
+            "PGPASSWORD": self._installation.password.get_secret_value(),
+            "PGAPPNAME": application,
+        }
+        return self._engine.in_database(argv, environment, low_priority=low_priority)
+
+
+def _may_pass(error: ArcbackupdError) -> bool:
+    """Whether waiting may help: the server or its container is starting."""
+    return isinstance(error, NotAccepting) or error.code in (
+        "container-stopped",
+        "container-missing",
+        "engine-down",
+    )
+
+
+def _explain(finished: Finished, program: str, installation: Installation) -> ArcbackupdError:
+    said = finished.error
+    if any(text in said for text in postgres.WRONG_PASSWORD):
+        hint = "Make POSTGRES_PASSWORD in .env the one that the server knows; it is read anew every time."
+        return OperationFailed(
+            "wrong-password", f"The database refuses the password of {installation.user}.", hint=hint
+        )
+    if any(text in said for text in postgres.NOT_ACCEPTING):
+        hint = "If it doesn't come up by itself, its log tells why: `docker logs` of the database container."
+        return OperationFailed("not-accepting", "The database does not accept connections.", hint=hint)
+    if "does not exist" in said and f'database "{installation.database}"' in said:
+        hint = "Correct POSTGRES_DB in .env."
+        return OperationFailed("no-database", f"There is no database {installation.database}.", hint=hint)
+    if "canceling statement due to lock timeout" in said:
+        hint = "Something holds an exclusive lock, a migration perhaps; the next dump comes by itself."
+        return OperationFailed("lock-timeout", "The dump waited too long for a lock on a table.", hint=hint)
+    how = (
+        f"was killed by signal {-finished.status}"
+        if finished.status < 0
+        else f"ended with status {finished.status}"
+    )
+    said = said.splitlines()[-1] if said else "it said nothing"
+    return OperationFailed("program-failed", f"{program} {how}: {said}.", hint="The database's log may tell more.")

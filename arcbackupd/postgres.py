@@ -1,0 +1,80 @@
+"""What PostgreSQL's own programs are asked, and how: command lines and SQL, as values."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+DUMP_APPLICATION = "arcbackupd-dump"
+"""Beginning of the ``application_name`` of every pg_dump that the daemon starts, by which it is found again."""
+
+QUERY_APPLICATION = "arcbackupd"
+
+NOT_ACCEPTING = (
+    "the database system is starting up",
+    "the database system is shutting down",
+    "the database system is in recovery mode",
+    "the database system is not yet accepting connections",
+    "could not connect to server",
+    "Connection refused",
+    "No such file or directory",
+    "server closed the connection unexpectedly",
+)
+"""What psql and pg_dump write when the server isn't there yet, or just went (LC_ALL=C)."""
+
+WRONG_PASSWORD = ("password authentication failed", "no password supplied")
+
+DISK_FULL = ("No space left on device",)
+
+SERVER_FACTS = """
+    SELECT current_setting('server_version'), pg_database_size(current_database()),
+           (SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE c.relkind IN ('r', 'p') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema')
+"""
+"""One row: server version, size of the database in bytes, number of its tables."""
+
+TERMINATE_DUMPS = """
+    SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_stat_activity
+     WHERE pid <> pg_backend_pid() AND application_name LIKE '{prefix}%'
+"""
+"""Ends the server's side of every pg_dump whose application name begins so; one row: how many."""
+
+
+def pg_dump(user: str, database: str, lock_timeout: timedelta) -> tuple[str, ...]:
+    """The command that writes a plain dump of the whole database to its output."""
+    milliseconds = int(lock_timeout.total_seconds() * 1000)
+    return (
+        "pg_dump",
+        "--format=plain",
+        f"--lock-wait-timeout={milliseconds}",
+        "--no-password",
+        f"--username={user}",
+        f"--dbname={_connection(database)}",
+    )
+
+
+def psql(user: str, database: str, sql: str) -> tuple[str, ...]:
+    """The command that runs one statement: rows on lines, fields apart by tabs, nothing else, stop at an error."""
+    return (
+        "psql",
+        "--no-psqlrc",
+        "--quiet",
+        "--no-align",
+        "--tuples-only",
+        "--field-separator=\t",
+        "--set=ON_ERROR_STOP=1",
+        "--no-password",
+        f"--username={user}",
+        f"--dbname={_connection(database)}",
+        f"--command={sql.strip()}",
+    )
+
+
+def terminate_dumps(prefix: str = DUMP_APPLICATION) -> str:
+    """SQL that ends the server's side of dumps by application name; the prefix is ours, never a user's text."""
+    return TERMINATE_DUMPS.format(prefix=prefix)
+
+
+def _connection(database: str) -> str:
+    """A connection string for a database name, so that a name with = or :// in it stays a name."""
+    escaped = database.replace("\\", "\\\\").replace("'", "\\'")
+    return f"dbname='{escaped}'"

@@ -1,0 +1,112 @@
+"""Docker, and podman through its API socket: the same command line, but for how each is reached."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from arcbackupd.errors import ArcbackupdError, OperationFailed
+from arcbackupd.settings import Engine as EngineSettings
+from arcbackupd.stack.engine import NICE, ContainerRun
+from arcbackupd.stack.process import Command, Finished, run
+
+_INSPECT_TIMEOUT = 30
+_PODMAN_SOCKET = "unix:///run/podman/podman.sock"
+_INSPECT = "[{{json .Id}},{{json .State.Running}},{{json .State.StartedAt}},{{json .Image}}]"
+
+
+class ContainerEngine:
+    """Containers of the installation, by their names, through the ``docker`` or ``podman`` command line.
+
+    ``podman`` goes through its API socket: what its command line starts by itself would live in the daemon's
+    sandbox and control group, and die with them.
+    """
+
+    def __init__(self, settings: EngineSettings) -> None:
+        self._settings = settings
+        self._kind = settings.kind
+
+    def in_database(
+        self, argv: tuple[str, ...], environment: Mapping[str, str], *, low_priority: bool = False
+    ) -> Command:
+        """See `Engine.in_database`. The names of the variables are arguments, their values are not."""
+        names = [word for name in environment for word in ("--env", name)]
+        priority = NICE if low_priority else ()
+        return self._command(
+            "exec", *names, self._settings.database, *priority, *argv, environment=environment, name=argv[0]
+        )
+
+    def in_backend(self, argv: tuple[str, ...]) -> Command:
+        """See `Engine.in_backend`; the image's working directory is the project's."""
+        return self._command("exec", self._settings.backend, *argv, name=" ".join(argv[:3]))
+
+    def backend_run(self) -> ContainerRun | None:
+        """See `Engine.backend_run`."""
+        finished = run(
+            self._command("inspect", "--type=container", f"--format={_INSPECT}", self._settings.backend),
+            timeout=_INSPECT_TIMEOUT,
+        )
+        if finished.status:
+            self._raise_unless_missing(finished)
+            return None
+        identity, running, started, image = json.loads(finished.output)
+        return ContainerRun(f"{identity} {started}", image) if running else None
+
+    def watch_backend(self) -> Command | None:
+        """See `Engine.watch_backend`."""
+        return self._command(
+            "events",
+            "--filter=type=container",
+            "--filter=event=start",
+            f"--filter=container={self._settings.backend}",
+            "--format={{json .}}",
+        )
+
+    def explain(self, finished: Finished) -> ArcbackupdError | None:
+        """See `Engine.explain`."""
+        text = finished.error.lower()
+        name = self._settings.database
+        if "no such container" in text:
+            hint = f"Create it with `{self._kind} compose up -d`, or correct engine.database in the configuration."
+            return OperationFailed("container-missing", f"The database container {name} does not exist.", hint=hint)
+        if "is not running" in text or "can only create exec sessions on running containers" in text:
+            hint = f"Start it: `{self._kind} start {name}`."
+            return OperationFailed("container-stopped", f"The database container {name} is not running.", hint=hint)
+        if "is paused" in text:
+            hint = f"Let it go on: `{self._kind} unpause {name}`."
+            return OperationFailed("container-paused", f"The database container {name} is paused.", hint=hint)
+        if "executable file not found" in text:
+            hint = f"engine.database must name the PostgreSQL container; {name} has no pg_dump and psql."
+            return OperationFailed("not-a-database", f"{name} lacks PostgreSQL's programs.", hint=hint)
+        return self._unreachable(text)
+
+    def _unreachable(self, text: str) -> ArcbackupdError | None:
+        if "permission denied" in text and "socket" in text:
+            hint = "Run the daemon as root, or give its user access to the engine's socket."
+            return OperationFailed("engine-denied", f"{self._kind} denies access to its socket.", hint=hint)
+        if "cannot connect to the docker daemon" in text or "unable to connect to podman" in text:
+            unit = "docker" if self._kind == "docker" else "podman.socket"
+            hint = f"Start it: `systemctl start {unit}`."
+            return OperationFailed("engine-down", f"The {self._kind} engine is not running.", hint=hint)
+        return None
+
+    def _raise_unless_missing(self, finished: Finished) -> None:
+        if "no such" in finished.error.lower():
+            return
+        raise self.explain(finished) or OperationFailed(
+            "engine-failed",
+            f"{self._kind} inspect failed: {finished.error}",
+            hint=f"Try `{self._kind} inspect {self._settings.backend}` by hand.",
+        )
+
+    def _command(self, *argv: str, environment: Mapping[str, str] | None = None, name: str = "") -> Command:
+        return Command((*self._program(), *argv), {**self._engine_environment(), **(environment or {})}, name=name)
+
+    def _program(self) -> tuple[str, ...]:
+        if self._kind == "podman":
+            return ("podman", "--remote", "--url", self._settings.socket or _PODMAN_SOCKET)
+        return ("docker",)
+
+    def _engine_environment(self) -> dict[str, str]:
+        docker_socket = self._kind == "docker" and self._settings.socket
+        return {"DOCKER_HOST": docker_socket} if docker_socket else {}

@@ -1,0 +1,45 @@
+"""The seam between arcbackupd and what runs the installation: docker, podman, or nothing but the host."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from arcbackupd.errors import ArcbackupdError
+from arcbackupd.stack.process import Command, Finished
+
+NICE = ("nice", "-n", "10")
+"""Before a program that must not be noticed by whoever uses the machine."""
+
+
+@dataclass(frozen=True)
+class ContainerRun:
+    """One run of a container: the same ``identity`` (id and start time) means that it wasn't started since."""
+
+    identity: str
+    image: str
+
+
+class Engine(Protocol):
+    """Runs PostgreSQL's programs next to the server, and the backend's own next to the backend.
+
+    ``environment`` holds secrets and settings for the program; they never appear in an argument list.
+    """
+
+    def in_database(
+        self, argv: tuple[str, ...], environment: Mapping[str, str], *, low_priority: bool = False
+    ) -> Command:
+        """A command that runs where the database server is, over its default Unix socket."""
+
+    def in_backend(self, argv: tuple[str, ...]) -> Command:
+        """A command that runs where the backend is, in its project's directory."""
+
+    def backend_run(self) -> ContainerRun | None:
+        """The present run of the backend, ``None`` when it isn't running. Raise OperationFailed when unknowable."""
+
+    def watch_backend(self) -> Command | None:
+        """A command that writes a line at every start of the backend; ``None``: ask `backend_run` now and then."""
+
+    def explain(self, finished: Finished) -> ArcbackupdError | None:
+        """The engine's own failure in English; ``None`` when the program inside it failed."""

@@ -1,0 +1,73 @@
+"""No containers: PostgreSQL and the backend run on the host. For bare metal, the demo and tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from arcbackupd.errors import ArcbackupdError
+from arcbackupd.settings import Engine as EngineSettings
+from arcbackupd.settings import LocalEngine as LocalSettings
+from arcbackupd.stack.engine import NICE, ContainerRun
+from arcbackupd.stack.process import Command, Finished
+
+
+class LocalEngine:
+    """Runs PostgreSQL's programs on the host, as root's choice of user when the daemon is root.
+
+    Loading a dump is running a program (``\\!`` in one runs a shell), so psql never runs as root.
+    """
+
+    def __init__(self, settings: EngineSettings) -> None:
+        self._settings = settings.local or LocalSettings()
+        self._manage = settings.manage
+
+    def in_database(
+        self, argv: tuple[str, ...], environment: Mapping[str, str], *, low_priority: bool = False
+    ) -> Command:
+        """See `Engine.in_database`."""
+        program, *arguments = argv
+        place = {"PGPORT": str(self._settings.port)}
+        if self._settings.host:
+            place["PGHOST"] = self._settings.host
+        wrapper = (*self._as_user(), *(NICE if low_priority else ()))
+        return Command((*wrapper, self._path(program), *arguments), {**place, **environment}, "/", program)
+
+    def in_backend(self, argv: tuple[str, ...]) -> Command:
+        """See `Engine.in_backend`."""
+        directory = self._settings.manage_dir
+        return Command(
+            (*self._as_user(), *argv), cwd=str(directory) if directory else None, name=" ".join(argv[:3])
+        )
+
+    def backend_run(self) -> ContainerRun | None:
+        """The run of the process in ``backend_pidfile``; without that setting, always the same run."""
+        if self._settings.backend_pidfile is None:
+            return ContainerRun("local", "local")
+        try:
+            pid = int(self._settings.backend_pidfile.read_text().split()[0])
+            started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        except (OSError, ValueError, IndexError):
+            return None
+        return ContainerRun(f"{pid} {started}", "local")
+
+    def watch_backend(self) -> Command | None:
+        """There are no events to wait for."""
+        return None
+
+    def explain(self, finished: Finished) -> ArcbackupdError | None:
+        """There is no engine that could fail."""
+        del finished
+        return None
+
+    def _path(self, program: str) -> str:
+        candidate = self._settings.bin_dir / program if self._settings.bin_dir else None
+        return str(candidate) if candidate and candidate.exists() else shutil.which(program) or program
+
+    def _as_user(self) -> tuple[str, ...]:
+        if os.geteuid() != 0:
+            return ()
+        user = self._settings.os_user
+        return ("setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", "--")

@@ -1,0 +1,195 @@
+"""Run programs: argument lists, an environment built from nothing, time limits. The only importer of `sh`.
+
+What `sh` must not do here: copy output through itself (it keeps it in memory, and reads a TTY at 37 MiB/s), raise
+exceptions or log lines that carry the whole argument list, or share our session, so that a signal meant for
+the daemon ends a dump first. Hence descriptors for all three streams, ``_bg_exc=False`` and ``_new_session=True``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import shutil
+import signal
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+
+import sh
+
+from arcbackupd.errors import OperationFailed
+
+OUTPUT_LIMIT = 16 << 20
+"""Bytes of output that a program run to its end may have; those that have more are streamed."""
+ERROR_LIMIT = 64 << 10
+_PIPE_SIZE = 1 << 20
+_ANY_STATUS = tuple(range(-64, 256))
+_INHERITED = (
+    "PATH", "HOME", "DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Command:
+    """A program to run. Secrets go into ``environment``, never into ``argv``; ``name`` is for messages."""
+
+    argv: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    cwd: str | None = None
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a program ended: its status (negative: by that signal) and what it wrote."""
+
+    status: int
+    output: bytes
+    error: str
+
+
+class TimedOut(OperationFailed):
+    """The program didn't end in time, or stopped writing; it was killed."""
+
+
+def run(command: Command, *, timeout: float, stdin: bytes = b"") -> Finished:
+    """Run a program to its end, at most ``timeout`` seconds, and return what it wrote (up to OUTPUT_LIMIT).
+
+    Raise OperationFailed when it can't be started, TimedOut when it doesn't end in time.
+    """
+    with _memory_file() as source, _memory_file() as output, _memory_file() as error:
+        os.write(source, stdin)
+        os.lseek(source, 0, os.SEEK_SET)
+        process = _start(command, source, output, error)
+        try:
+            process.wait(timeout=timeout)
+        except sh.TimeoutException:
+            _kill(process)
+            raise _timed_out(command, f"did not end within {timeout:g} s") from None
+        return Finished(process.exit_code, _read(output, OUTPUT_LIMIT), _text(_read(error, ERROR_LIMIT)))
+
+
+class Stream:
+    """A program whose output is read while it runs. A context manager: leaving it ends the program."""
+
+    def __init__(self, command: Command) -> None:
+        self._command = command
+        self._error = os.memfd_create("stderr")
+        self._reader, writer = os.pipe()
+        try:
+            with contextlib.suppress(OSError):  # more than a user's limit on pipes: the default size does too
+                fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+            with _null_device() as null:
+                self._process = _start(command, null, writer, self._error)
+        except BaseException:
+            self._close()
+            raise
+        finally:
+            os.close(writer)
+        self._poll = select.poll()
+        self._poll.register(self._reader, select.POLLIN)
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
+        self._process.wait()
+        self._close()
+
+    def read(self, size: int, *, timeout: float) -> bytes:
+        """The next bytes, at most ``size``; ``b""`` at the end. Raise TimedOut after ``timeout`` silent seconds."""
+        if not self._poll.poll(timeout * 1000):
+            self.kill()
+            raise _timed_out(self._command, f"wrote nothing for {timeout:g} s")
+        return os.read(self._reader, size)
+
+    def finish(self, *, timeout: float) -> Finished:
+        """Wait for its end after the last byte. Raise TimedOut when it doesn't come."""
+        try:
+            self._process.wait(timeout=timeout)
+        except sh.TimeoutException:
+            self.kill()
+            raise _timed_out(self._command, "did not end after its last byte") from None
+        return Finished(self._process.exit_code, b"", _text(_read(self._error, ERROR_LIMIT)))
+
+    def kill(self) -> None:
+        """End the program and what it started, at once; nothing happens when it has ended."""
+        _kill(self._process)
+
+    def _close(self) -> None:
+        os.close(self._reader)
+        os.close(self._error)
+
+
+def _start(command: Command, stdin: int, stdout: int, stderr: int) -> sh.RunningCommand:
+    program = shutil.which(command.argv[0])
+    if program is None:
+        raise _not_installed(command.argv[0])
+    process: sh.RunningCommand = sh.Command(
+        program
+    )(  # type: ignore[call-overload]  # its hints lack descriptors for _in
+        *command.argv[1:],
+        _in=stdin,
+        _out=stdout,
+        _err=stderr,
+        _env=_environment(command),
+        _cwd=command.cwd,
+        _bg=True,
+        _bg_exc=False,
+        _new_session=True,
+        _ok_code=_ANY_STATUS,
+    )
+    return process
+
+
+def _environment(command: Command) -> dict[str, str]:
+    inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    return {"PATH": os.defpath, "HOME": "/nonexistent", **inherited, "LC_ALL": "C.UTF-8", **command.environment}
+
+
+def _kill(process: sh.RunningCommand) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # it ended just now, or is a zombie
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _timed_out(command: Command, what: str) -> TimedOut:
+    hint = "See whether the database or the engine hangs: `docker ps`, `docker logs`."
+    name = command.name or command.argv[0].rpartition("/")[2]
+    return TimedOut("timed-out", f"{name} {what} and was killed.", hint=hint)
+
+
+def _not_installed(program: str) -> OperationFailed:
+    name = program.rpartition("/")[2]
+    hint = f"Install {name}, or correct PATH in the unit's environment."
+    return OperationFailed("not-installed", f"{name} is not installed on this host.", hint=hint)
+
+
+@contextlib.contextmanager
+def _memory_file() -> Iterator[int]:
+    descriptor = os.memfd_create("stream")
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _null_device() -> Iterator[int]:
+    descriptor = os.open(os.devnull, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _read(descriptor: int, limit: int) -> bytes:
+    return os.pread(descriptor, limit, 0)
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "backslashreplace").strip()
