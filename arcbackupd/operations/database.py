@@ -89,11 +89,7 @@ class Database:
 
 def _may_pass(error: ArcbackupdError) -> bool:
     """Whether waiting may help: the server or its container is starting."""
-    return isinstance(error, NotAccepting) or error.code in (
-        "container-stopped",
-        "container-missing",
-        "engine-down",
-    )
+    return error.code in ("not-accepting", "container-stopped", "container-missing", "engine-down")
 
 
 def _explain(finished: Finished, program: str, installation: Installation) -> ArcbackupdError:
@@ -112,10 +108,6 @@ def _explain(finished: Finished, program: str, installation: Installation) -> Ar
     if "canceling statement due to lock timeout" in said:
         hint = "Something holds an exclusive lock, a migration perhaps; the next dump comes by itself."
         return OperationFailed("lock-timeout", "The dump waited too long for a lock on a table.", hint=hint)
-    how = (
-        f"was killed by signal {-finished.status}"
-        if finished.status < 0
-        else f"ended with status {finished.status}"
-    )
+    how = f"was killed by signal {-finished.status}" if finished.status < 0 else f"ended with {finished.status}"
     said = said.splitlines()[-1] if said else "it said nothing"
     return OperationFailed("program-failed", f"{program} {how}: {said}.", hint="The database's log may tell more.")
