@@ -70,6 +70,7 @@ class LocalEngine(Section):
     port: Annotated[int, Field(gt=0, lt=65536)] = 5432
     os_user: str = "postgres"
     manage_dir: AbsolutePath | None = None
+    manage_os_user: str | None = None
     backend_pidfile: AbsolutePath | None = None
 
 
@@ -158,14 +159,14 @@ class Restore(Section):
 
 
 class Status(Section):
-    """From which age of the newest good dump on `status` is not ok."""
+    """From which age of the newest good dump on `status` isn't ok; left out: two, six periods of the dump job."""
 
-    warn_after: Duration = timedelta(hours=2)
-    critical_after: Duration = timedelta(hours=6)
+    warn_after: Duration | None = None
+    critical_after: Duration | None = None
 
     @model_validator(mode="after")
     def _in_order(self) -> Status:
-        if self.warn_after > self.critical_after:
+        if self.warn_after and self.critical_after and self.warn_after > self.critical_after:
             raise ValueError("warn_after must not be longer than critical_after")
         return self
 

@@ -237,6 +237,10 @@ class EmbeddedPostgres:
             shutil.rmtree(self._home, ignore_errors=True)
             self._home = None
 
+    def detach(self) -> None:
+        """Let the server go on when this process ends; whoever asked for it has to end it."""
+        atexit.unregister(self.close)
+
     # Work
 
     def pg(

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from arcbackupd.dumps.dumpfile import DamagedDump, read_manifest, sql_blocks
 from arcbackupd.dumps.manifest import Manifest, Reason
@@ -26,8 +26,7 @@ from arcbackupd.files import write_atomically
 
 QUIET_SECONDS = 2.0
 """A file that changed less than this ago is still being copied in, for all we know; it isn't scanned yet."""
-
-NOT_SCANNED = "not scanned yet"
+_LOOK_AGAIN_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -57,6 +56,7 @@ class Backup:
     manifest: Manifest | None = None
     scan: Scan | None = None
     problem: str | None = None
+    reason_of_name: Reason | None = None
 
     @property
     def state(self) -> Literal["good", "broken", "unscanned"]:
@@ -73,6 +73,8 @@ class Backup:
     @property
     def reason(self) -> Reason:
         """Why it was taken; a dump without a manifest is somebody else's."""
+        if self.reason_of_name:
+            return self.reason_of_name
         return self.manifest.reason if self.manifest else Reason.FOREIGN
 
     @property
@@ -90,6 +92,13 @@ class Backup:
         return self.scan.rows if self.scan else {}
 
     @property
+    def roles(self) -> tuple[str, ...]:
+        """Names of the roles that must exist to restore it."""
+        if self.manifest:
+            return self.manifest.contents.roles if self.manifest.contents else ()
+        return self.scan.roles if self.scan else ()
+
+    @property
     def content(self) -> str | None:
         """Hash of its content, equal for equal databases."""
         if self.manifest:
@@ -102,14 +111,18 @@ class Backup:
         return self.identity.size
 
 
-class _Remembered(BaseModel):
+class _Scanned(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     identity: FileIdentity
     scan: Scan
 
 
-_MEMORY = TypeAdapter(dict[str, _Remembered])
+class _Memory(BaseModel):
+    """``reasons``: of names that share another dump's file, and with it that one's manifest."""
+
+    scans: dict[str, _Scanned] = {}
+    reasons: dict[str, Reason] = {}
 
 
 class Catalogue:
@@ -120,67 +133,95 @@ class Catalogue:
         self._memory_file = memory
         self._lock = threading.Lock()
         self._read: dict[str, Backup] = {}
-        self._scans: dict[str, _Remembered] | None = None
+        self._directory_mtime = 0
+        self._idle_until = 0.0
+        self._memory: _Memory | None = None
 
     def read(self, directory: Path) -> list[Backup]:
         """All backups of the directory, newest first; none when it doesn't exist."""
         with self._lock:
-            scans = self._remembered()
-            fresh = {backup.name: self._complete(directory, backup, scans) for backup in _listing(directory)}
+            fresh = {backup.name: self._complete(directory, backup) for backup in _listing(directory)}
             self._read = fresh
         return sorted(fresh.values(), key=lambda backup: (backup.taken_at, backup.kind), reverse=True)
 
     def scan_pending(self, directory: Path, now: float) -> Backup | None:
         """Scan the newest dump that waits for it and hasn't changed lately; return it, ``None`` when none waits."""
-        waiting = (b for b in self.read(directory) if b.state == "unscanned" and _quiet(b, now))
-        backup = next(waiting, None)
+        if self._idle(directory, now):
+            return None
+        waiting = [backup for backup in self.read(directory) if backup.state == "unscanned"]
+        backup = next((backup for backup in waiting if _quiet(backup, now)), None)
         if backup is None:
+            self._idle_until = 0.0 if waiting else now + _LOOK_AGAIN_SECONDS
             return None
         scan = scan_file(directory / backup.name)
         with self._lock:
-            self._remember(directory, backup, scan)
+            self._remember_scan(directory, backup, scan)
         return replace(backup, scan=scan, problem=scan.problem)
 
-    def _complete(self, directory: Path, backup: Backup, scans: dict[str, _Remembered]) -> Backup:
+    def _idle(self, directory: Path, now: float) -> bool:
+        """Whether nothing came or went since nothing waited; a file that changed in place is found by and by."""
+        changed = directory.stat().st_mtime_ns if directory.is_dir() else 0
+        idle = changed == self._directory_mtime and now < self._idle_until
+        self._directory_mtime = changed
+        return idle
+
+    def remember_reason(self, name: str, reason: Reason) -> None:
+        """Note why a name was given to a file whose manifest tells of an earlier dump."""
+        with self._lock:
+            self._recall().reasons[name] = reason
+            self._save(present=set(self._read) | {name})
+
+    def _complete(self, directory: Path, listed: Backup) -> Backup:
+        memory = self._recall()
+        backup = replace(listed, reason_of_name=memory.reasons.get(listed.name))
         known = self._read.get(backup.name)
         if known and known.identity == backup.identity and known.state != "unscanned":
             return replace(backup, manifest=known.manifest, scan=known.scan, problem=known.problem)
         if backup.size == 0:
             return replace(backup, problem="it is empty")
-        remembered = scans.get(backup.name)
-        if remembered and remembered.identity == backup.identity:
-            return replace(backup, scan=remembered.scan, problem=remembered.scan.problem)
-        try:
-            with _open(directory / backup.name) as file:
-                return replace(backup, manifest=read_manifest(file, backup.size))
-        except DamagedDump as error:
-            return replace(backup, problem=str(error))
-        except OSError as error:
-            return replace(backup, problem=f"it can't be read: {error.strerror}")
+        scanned = memory.scans.get(backup.name)
+        if scanned and scanned.identity == backup.identity:
+            return replace(backup, scan=scanned.scan, problem=scanned.scan.problem)
+        return _with_manifest(directory, backup)
 
-    def _remembered(self) -> dict[str, _Remembered]:
-        if self._scans is None:
+    def _recall(self) -> _Memory:
+        if self._memory is None:
             try:
-                self._scans = _MEMORY.validate_json(self._memory_file.read_bytes())
+                self._memory = _Memory.model_validate_json(self._memory_file.read_bytes())
             except (OSError, ValidationError):  # lost or of another version: everything is scanned again
-                self._scans = {}
-        return self._scans
+                self._memory = _Memory()
+        return self._memory
 
-    def _remember(self, directory: Path, backup: Backup, scan: Scan) -> None:
-        scans = self._remembered()
+    def _remember_scan(self, directory: Path, backup: Backup, scan: Scan) -> None:
         present = {listed.name: listed.identity for listed in _listing(directory)}
         if present.get(backup.name) != backup.identity:
             return  # it changed while it was read
-        scans[backup.name] = _Remembered(identity=backup.identity, scan=scan)
-        self._scans = {name: entry for name, entry in scans.items() if present.get(name) == entry.identity}
-        write_atomically(self._memory_file, _MEMORY.dump_json(self._scans))
+        self._recall().scans[backup.name] = _Scanned(identity=backup.identity, scan=scan)
+        self._save(present=set(present))
+
+    def _save(self, present: set[str]) -> None:
+        """Write down what is remembered of the files that are there."""
+        memory = self._recall()
+        memory.scans = {name: scan for name, scan in memory.scans.items() if name in present}
+        memory.reasons = {name: reason for name, reason in memory.reasons.items() if name in present}
+        write_atomically(self._memory_file, memory.model_dump_json().encode())
+
+
+def _with_manifest(directory: Path, backup: Backup) -> Backup:
+    try:
+        with open_backup(directory / backup.name) as file:
+            return replace(backup, manifest=read_manifest(file, backup.size))
+    except DamagedDump as error:
+        return replace(backup, problem=str(error))
+    except OSError as error:
+        return replace(backup, problem=f"it can't be read: {error.strerror}")
 
 
 def scan_file(path: Path) -> Scan:
     """Read a whole dump and say what it holds; what isn't valid gzip is a problem of the scan's."""
     scanner = Scanner()
     problem = None
-    with _open(path) as file:
+    with open_backup(path) as file:
         try:
             for block in sql_blocks(file):
                 scanner.feed(block)
@@ -190,7 +231,8 @@ def scan_file(path: Path) -> Scan:
     return replace(scan, problem=problem) if problem else scan
 
 
-def _open(path: Path) -> BinaryIO:
+def open_backup(path: Path) -> BinaryIO:
+    """Open a backup for reading; never follows a link, never waits for a pipe."""
     return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
 
 

@@ -8,8 +8,8 @@ import fcntl
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -150,26 +150,33 @@ def make_durable(directory: Path) -> None:
 
 
 def sweep_partials(directory: Path) -> list[str]:
-    """Remove what killed dumps left; return the names. Only for whoever holds `directory_lock`."""
+    """Remove what killed dumps left; return the names. Only for whoever holds the `DirectoryLock`."""
     partials = [entry for entry in directory.iterdir() if _is_partial(entry.name)]
     for partial in partials:
         partial.unlink(missing_ok=True)
     return [partial.name for partial in partials]
 
 
-@contextmanager
-def directory_lock(directory: Path) -> Iterator[bool]:
-    """Try to become the one process that works on the backups in a directory; yields whether it is so."""
-    descriptor = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
+class DirectoryLock:
+    """The right to change the backups in a directory: one process, one operation at a time. A context manager."""
+
+    def __init__(self, directory: Path) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._descriptor = os.open(directory / _LOCK, flags, 0o600)
+
+    def __enter__(self) -> DirectoryLock:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        os.close(self._descriptor)
+
+    def acquire(self) -> bool:
+        """Try to take it; it is given back when this is left."""
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            yield False
-        else:
-            yield True
-    finally:
-        os.close(descriptor)
+            return False
+        return True
 
 
 def _is_partial(name: str) -> bool:

@@ -9,10 +9,13 @@ import pwd
 import shutil
 from pathlib import Path
 
-from arcbackupd.dumps.writer import FileRights
+from arcbackupd.dumps.writer import DirectoryLock, FileRights
 from arcbackupd.errors import OperationFailed, UsageError
+from arcbackupd.operations.cancellation import Cancellation
+from arcbackupd.operations.events import Step, Steps
 from arcbackupd.settings import Dump as DumpSettings
 
+_LOCK_RETRY_SECONDS = 0.5
 ROOM_BESIDE_A_DUMP = 64 << 20
 """Bytes that must stay free beside a dump as large as the last one was."""
 
@@ -43,6 +46,23 @@ def prepare_directory(directory: Path, rights: FileRights) -> None:
         raise OperationFailed("no-shared-path", f"{directory.parent} does not exist.", hint=hint) from None
     except OSError as error:
         raise disk_error(error, directory) from error
+
+
+def locked(directory: Path, cancellation: Cancellation) -> Steps[DirectoryLock]:
+    """Wait until no other process changes the backups; return the lock to be left when done."""
+    try:
+        lock = DirectoryLock(directory)
+    except OSError as error:
+        raise disk_error(error, directory) from error
+    try:
+        if not lock.acquire():
+            yield Step("lock", "Waiting for another arcbackupd that works on these backups")
+            while not lock.acquire():
+                cancellation.wait(_LOCK_RETRY_SECONDS)
+    except BaseException:
+        lock.__exit__()
+        raise
+    return lock
 
 
 def check_room(directory: Path, dump_size: int) -> None:

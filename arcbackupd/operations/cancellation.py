@@ -8,6 +8,9 @@ from contextlib import contextmanager
 
 from arcbackupd.errors import OperationFailed
 
+INTERRUPTED = ("cancelled", "stopping")
+"""Codes of the errors of operations that were abandoned, or not begun, because the daemon stops."""
+
 
 class Cancelled(OperationFailed):
     """Somebody asked the operation to stop; everything it began was undone."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import secrets
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ from arcbackupd.dumps.names import BackupName, Kind
 from arcbackupd.dumps.scan import Scan, Scanner
 from arcbackupd.dumps.writer import FileRights, NoLinks, PartialDump, free_name, link_unchanged, make_durable
 from arcbackupd.errors import ArcbackupdError, OperationFailed
-from arcbackupd.operations.backups_dir import check_room, disk_error, file_rights, prepare_directory
+from arcbackupd.operations.backups_dir import check_room, disk_error, file_rights, locked, prepare_directory
 from arcbackupd.operations.cancellation import Cancellation
 from arcbackupd.operations.database import Database, ServerFacts
 from arcbackupd.operations.events import Notice, Progress, Step, Steps
@@ -67,12 +69,13 @@ def take(context: TakeContext, reason: Reason, cancellation: Cancellation) -> St
         return TakeOutcome("skipped", None, reason)
     rights = file_rights(context.settings)
     prepare_directory(directory, rights)
-    newest = _newest_good(context.catalogue.read(directory))
-    check_room(directory, newest.size if newest else 0)
-    try:
-        return (yield from _dump(context, reason, facts, newest, rights, cancellation))
-    except OSError as error:
-        raise disk_error(error, directory) from error
+    with (yield from locked(directory, cancellation)):
+        newest = _newest_good(context.catalogue.read(directory))
+        check_room(directory, newest.size if newest else 0)
+        try:
+            return (yield from _dump(context, reason, facts, newest, rights, cancellation))
+        except OSError as error:
+            raise disk_error(error, directory) from error
 
 
 def _dump(
@@ -88,6 +91,7 @@ def _dump(
     directory = context.installation.backups_dir
     name = free_name(directory, BackupName(started.replace(microsecond=0), Kind.BACKUP))
     niceness = _LOW_PRIORITY if _low_priority(context, reason) else 0
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
     level = context.settings.compression_level
     yield Step("dump", f"Dumping {context.database.name}")
     with PartialDump(directory, name, level=level, rights=rights, niceness=niceness) as partial:
@@ -203,9 +207,12 @@ def _publish(
     same = newest and newest.manifest and newest.content == manifest.content_sha256
     if newest and same and context.settings.link_unchanged and reason in (Reason.SCHEDULED, Reason.MANUAL):
         try:
-            return "unchanged", link_unchanged(context.installation.backups_dir, newest.name, name)
+            published = link_unchanged(context.installation.backups_dir, newest.name, name)
         except NoLinks as error:
             yield Notice(f"An unchanged dump is stored whole: the filesystem can't link it ({error}).")
+        else:
+            context.catalogue.remember_reason(str(published), reason)
+            return "unchanged", published
     return "published", partial.publish(name)
 
 

@@ -32,15 +32,15 @@ class LocalEngine:
         place = {"PGPORT": str(self._settings.port)}
         if self._settings.host:
             place["PGHOST"] = self._settings.host
-        wrapper = (*self._as_user(), *(NICE if low_priority else ()))
+        wrapper = (*self._as_user(self._settings.os_user), *(NICE if low_priority else ()))
         return Command((*wrapper, self._path(program), *arguments), {**place, **environment}, "/", program)
 
     def in_backend(self, argv: tuple[str, ...]) -> Command:
         """See `Engine.in_backend`."""
         directory = self._settings.manage_dir
-        return Command(
-            (*self._as_user(), *argv), cwd=str(directory) if directory else None, name=" ".join(argv[:3])
-        )
+        user = self._as_user(self._settings.manage_os_user or self._settings.os_user)
+        cwd = str(directory) if directory else None
+        return Command((*user, *argv), cwd=cwd, name=" ".join(argv[-3:]))
 
     def backend_run(self) -> ContainerRun | None:
         """The run of the process in ``backend_pidfile``; without that setting, always the same run."""
@@ -66,8 +66,7 @@ class LocalEngine:
         candidate = self._settings.bin_dir / program if self._settings.bin_dir else None
         return str(candidate) if candidate and candidate.exists() else shutil.which(program) or program
 
-    def _as_user(self) -> tuple[str, ...]:
-        if os.geteuid() != 0:
+    def _as_user(self, user: str) -> tuple[str, ...]:
+        if os.geteuid() != 0 or user == "root":
             return ()
-        user = self._settings.os_user
         return ("setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", "--")

@@ -101,9 +101,9 @@ class Stream:
         self._process.wait()
         self._close()
 
-    def read(self, size: int, *, timeout: float) -> bytes:
+    def read(self, size: int, *, timeout: float | None) -> bytes:
         """The next bytes, at most ``size``; ``b""`` at the end. Raise TimedOut after ``timeout`` silent seconds."""
-        if not self._poll.poll(timeout * 1000):
+        if timeout is not None and not self._poll.poll(timeout * 1000):
             self.kill()
             raise _timed_out(self._command, f"wrote nothing for {timeout:g} s")
         return os.read(self._reader, size)

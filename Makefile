@@ -1,0 +1,64 @@
+# Everything sets itself up: python3 (3.11 or newer, with venv) and make are all that is needed.
+#
+#     make demo       watch it work, on a throwaway PostgreSQL
+#     make test       run every test that this machine allows
+#
+# PYTHON=python3.12 chooses the Python. .venv is made once; `make clean` removes it.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+export PYTHON PREFIX DESTDIR WHEEL PIP_ARGS DATA
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check build install-host uninstall-host constraints clean
+
+help:  ## say what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s%s\n", $$1, $$2 }' Makefile
+
+demo: $(VENV)/.demo  ## see the main job on a throwaway PostgreSQL (KEEP=1 leaves it running)
+	$(BIN)/arcbackupd demo $(if $(filter-out 0 no,$(KEEP)),--keep)
+
+test: $(VENV)/.dev  ## run every test that this machine allows; ends with what was skipped, and why
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(VENV)/.dev  ## formatting, lint, types and the fast tests, in under two minutes
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -m "not docker and not podman and not systemd and not slow" -x -q $(PYTEST_ARGS)
+
+build: $(VENV)/.dev  ## make the wheel and the source archive, in dist/
+	$(BIN)/python -m build
+
+install-host:  ## install on this host (as root): PREFIX, DESTDIR, WHEEL, DATA; see scripts/host
+	@scripts/host install
+
+uninstall-host:  ## take it off this host again; backups and settings stay
+	@scripts/host uninstall
+
+constraints:  ## pin the newest versions of everything, in constraints.txt
+	scripts/constraints $(PYTHON) constraints.txt
+
+clean:  ## remove what was made here
+	rm -rf $(VENV) .demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find arcbackupd tests bench -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+
+# Stamps: each step is done once, and again when what it reads has changed.
+
+$(VENV)/.made:
+	@echo "Setting up $(VENV) …"
+	@scripts/venv $(PYTHON) $(VENV)
+	@touch $@
+
+$(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/.made
+	@echo "Installing what the demo needs …"
+	@$(PIP) --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.demo
+	@echo "Installing what the tests need …"
+	@$(PIP) --editable '.[dev]'
+	@touch $@

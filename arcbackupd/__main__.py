@@ -1,0 +1,74 @@
+"""The command line of arcbackupd: the daemon in the foreground, and what needs no daemon."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from arcbackupd import __version__
+from arcbackupd.errors import ArcbackupdError
+from arcbackupd.settings import config_path
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="arcbackupd")
+@click.option("--config", type=click.Path(path_type=Path), help="Configuration file (or ARCBACKUPD_CONFIG).")
+@click.pass_context
+def cli(context: click.Context, config: Path | None) -> None:
+    """Run the backup daemon in the foreground."""
+    context.obj = config_path(config)
+    if context.invoked_subcommand is None:
+        from arcbackupd import daemon
+
+        daemon.run(context.obj)
+
+
+@cli.command("check-config")
+@click.option("--config", type=click.Path(path_type=Path), help="Configuration file (or ARCBACKUPD_CONFIG).")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def check_config(path: Path, config: Path | None, as_json: bool) -> None:
+    """Check the configuration without starting anything."""
+    from arcbackupd import daemon
+
+    path = config or path
+    failed = daemon.check_config(path)
+    if as_json:
+        jobs = [{"name": job.name, "problem": job.problem, "hint": job.hint} for job in failed]
+        click.echo(json.dumps({"config": str(path), "valid": True, "failed_jobs": jobs}))
+        return
+    for job in failed:
+        click.echo(f"Job {job.name} would not load: {job.problem}\n  hint: {job.hint}", err=True)
+    click.echo(f"{path}: valid")
+
+
+@cli.command()
+@click.option("--keep", is_flag=True, help="Leave the daemon and its database running at the end.")
+def demo(keep: bool) -> None:
+    """Show the main job on a throwaway database."""
+    from arcbackupd.demo import story
+
+    sys.exit(story.tell(keep=keep))
+
+
+def main() -> None:
+    """Run the command line; errors that an operator can act on go to stderr, with what to do."""
+    try:
+        cli(prog_name="arcbackupd")
+    except ArcbackupdError as error:
+        _complain(error)
+        sys.exit(error.exit_status)
+
+
+def _complain(error: ArcbackupdError) -> None:
+    if "--json" in sys.argv:
+        click.echo(json.dumps({"error": error.as_dict()}))
+    else:
+        click.echo(f"arcbackupd: {error.message}" + (f"\n  hint: {error.hint}" if error.hint else ""), err=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,318 @@
+"""What answers the calls on the control socket: the operations, in the shapes that the interface promises."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from arcbackupd import __version__
+from arcbackupd.control.interface import (
+    BackupParameters,
+    Call,
+    InspectParameters,
+    JobParameters,
+    NoParameters,
+    Reply,
+)
+from arcbackupd.dumps.catalogue import Backup
+from arcbackupd.dumps.compatibility import Badge, explain_newest
+from arcbackupd.dumps.manifest import Reason
+from arcbackupd.errors import ArcbackupdError
+from arcbackupd.operations.backups import Backups, Listed
+from arcbackupd.operations.events import as_dict
+from arcbackupd.operations.health import Facts, Problem, Severity, Thresholds, assess
+from arcbackupd.operations.prune import RetentionPlan
+from arcbackupd.operations.queue import Operation, OperationQueue
+from arcbackupd.operations.verify import Verified
+from arcbackupd.scheduling import ClockWatch, JobState, Scheduler
+from arcbackupd.settings import Settings
+
+_WORLD_READABLE = Problem(
+    "env-world-readable",
+    "Everyone on this host can read .env and the passwords in it.",
+    "Let only its owner read it: `chmod 600 .env`.",
+    Severity.WARNING,
+)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a reload replaces: all that was made from one configuration."""
+
+    settings: Settings
+    backups: Backups
+    scheduler: Scheduler
+
+
+class Service:
+    """The handlers of the interface's methods."""
+
+    def __init__(self, queue: OperationQueue, clock: ClockWatch, parts: Callable[[], Parts]) -> None:
+        """``parts`` gives those of the configuration in force."""
+        self._queue = queue
+        self._clock = clock
+        self._parts = parts
+        self._started_at = datetime.now(UTC)
+
+    async def list_backups(self, _call: Call[NoParameters]) -> Reply:
+        """All backups with their badges, and a paragraph about the newest when it isn't compatible."""
+        backups = self._parts().backups
+        return await asyncio.to_thread(_list_reply, backups)
+
+    async def inspect(self, call: Call[InspectParameters]) -> Reply:
+        """One backup in full; with ``verify`` it is read whole."""
+        backups = self._parts().backups
+        listed = await asyncio.to_thread(backups.find, call.parameters.reference)
+        verified = await _verify(backups, listed.backup, call) if call.parameters.verify else None
+        directory = await asyncio.to_thread(backups.directory)
+        full = {**_row(listed), **_details(listed.backup), "path": str(directory / listed.backup.name)}
+        return {"backup": full, "verified": verified}
+
+    async def backup(self, call: Call[BackupParameters]) -> Reply:
+        """Take a dump after whatever runs, showing both."""
+        before = self._queue.current
+        operation = self._parts().backups.take(Reason.MANUAL)
+        if call.parameters.wait is False:
+            return {"result": {"name": None, "outcome": "queued", "operation": operation.id}}
+        if before is not None:
+            waiting = f"Waiting for a {before.kind} that runs"
+            await call.send({"event": {"type": "step", "name": "queue", "text": waiting}})
+            await _follow(before, call)
+        await _follow(operation, call)
+        outcome = await asyncio.shield(operation.result)
+        return {"result": {**asdict(outcome), "operation": operation.id}}
+
+    async def prune(self, _call: Call[NoParameters]) -> Reply:
+        """Remove what retention doesn't keep."""
+        outcome = await asyncio.shield(self._parts().backups.prune().result)
+        return _retention_reply(outcome.plan, outcome.removed, outcome.freed)
+
+    async def plan_retention(self, _call: Call[NoParameters]) -> Reply:
+        """What prune would do."""
+        plan = await asyncio.to_thread(self._parts().backups.plan_prune)
+        return _retention_reply(plan, (), plan.freed)
+
+    async def jobs(self, _call: Call[NoParameters]) -> Reply:
+        """All jobs."""
+        return {"jobs": self._jobs()}
+
+    async def run_job(self, call: Call[JobParameters]) -> Reply:
+        """Run a job now and wait for its end."""
+        await self._parts().scheduler.run_now(call.parameters.name)
+        return {"job": self._job(call.parameters.name)}
+
+    async def pause_job(self, call: Call[JobParameters]) -> Reply:
+        """Leave a job out until it is resumed."""
+        self._parts().scheduler.pause(call.parameters.name)
+        return {"job": self._job(call.parameters.name)}
+
+    async def resume_job(self, call: Call[JobParameters]) -> Reply:
+        """Schedule a paused job again."""
+        self._parts().scheduler.resume(call.parameters.name)
+        return {"job": self._job(call.parameters.name)}
+
+    async def status(self, _call: Call[NoParameters]) -> Reply:
+        """Whether the data are safe."""
+        return await asyncio.to_thread(self._status)
+
+    async def attach(self, call: Call[NoParameters]) -> Reply:
+        """Follow the operation that runs, if one does."""
+        operation = self._queue.current
+        if operation is None:
+            return {"operation": None}
+        await _follow(operation, call)
+        return {"operation": _operation(operation)}
+
+    def _jobs(self) -> list[dict[str, Any]]:
+        return [_job(state) for state in self._parts().scheduler.states()]
+
+    def _job(self, name: str) -> dict[str, Any]:
+        return next(job for job in self._jobs() if job["name"] == name)
+
+    def _status(self) -> Reply:
+        parts = self._parts()
+        now = datetime.now(UTC)
+        last_good, frozen, trouble = _look(parts.backups)
+        states = parts.scheduler.states()
+        facts = Facts(
+            now=now,
+            started_at=self._started_at,
+            last_good=last_good.taken_at if last_good else None,
+            last_dump_error=_last_error(states, "dump"),
+            frozen=frozen,
+            clock_doubt=self._clock.doubt(now),
+            failed_jobs={state.name: state.problem for state in states if state.problem},
+            paused_jobs=tuple(state.name for state in states if state.paused),
+            trouble=trouble,
+        )
+        state, problems = assess(facts, self._thresholds(parts))
+        return {
+            "state": str(state),
+            "problems": [asdict(problem) for problem in problems],
+            "jobs": self._jobs(),
+            "last_good": last_good and _last_good(last_good, now),
+            "operation": self._queue.current and _operation(self._queue.current),
+            "version": __version__,
+            "retention": {"frozen": frozen},
+        }
+
+    def _thresholds(self, parts: Parts) -> Thresholds:
+        period = parts.scheduler.period("dump") or timedelta(hours=1)
+        status = parts.settings.status
+        warn_after = status.warn_after or min(2 * period, status.critical_after or 2 * period)
+        return Thresholds(warn_after, status.critical_after or max(6 * period, warn_after))
+
+
+def _list_reply(backups: Backups) -> Reply:
+    directory = backups.directory()
+    listed = backups.list()
+    notice = explain_newest(listed[0].backup.name, listed[0].compatibility) if listed else None
+    if not directory.is_dir():
+        notice = f"No backups directory found: {directory} is created with the first backup."
+    return {"backups": [_row(entry) for entry in listed], "notice": notice, "directory": str(directory)}
+
+
+def _row(listed: Listed) -> dict[str, Any]:
+    backup, compatibility = listed.backup, listed.compatibility
+    unknown = compatibility.status in (Badge.UNKNOWN, Badge.BROKEN)
+    return {
+        "name": backup.name,
+        "index": listed.index,
+        "kind": str(backup.kind),
+        "taken_at": backup.taken_at.isoformat(),
+        "size": backup.size,
+        "status": str(compatibility.status),
+        "problem": compatibility.annotation if unknown else None,
+        "reason": str(backup.reason),
+        "migrations": None if backup.migrations is None else len(backup.migrations),
+        "only_in_backup": list(compatibility.only_in_backup),
+        "only_in_code": list(compatibility.only_in_code),
+        "leftover": list(compatibility.leftover),
+        "manifest": backup.manifest is not None,
+        "stored": ["local"],
+    }
+
+
+def _details(backup: Backup) -> dict[str, Any]:
+    manifest, scan = backup.manifest, backup.scan
+    known = manifest or scan
+    return {
+        "mtime": backup.modified_at.isoformat(),
+        "migrations_list": list(backup.migrations or ()),
+        "rows": backup.rows,
+        "tables": len(backup.rows) if known else None,
+        "sql_length": manifest.sql_length if manifest else scan and scan.length,
+        "sql_sha256": manifest.sql_sha256 if manifest else scan and scan.sha256,
+        "content_sha256": backup.content,
+        "server_version": known and known.server_version,
+        "pg_dump_version": known and known.pg_dump_version,
+        "backend_image": manifest and manifest.backend_image,
+        "database": manifest and manifest.database,
+        "started_at": manifest and manifest.started_at.isoformat(),
+        "finished_at": manifest and manifest.finished_at.isoformat(),
+        "duration_s": manifest and manifest.duration,
+        "host": manifest and manifest.host,
+        "roles": list(backup.roles),
+        "links": backup.links,
+        "notes": _notes(backup),
+    }
+
+
+def _notes(backup: Backup) -> list[str]:
+    notes = []
+    if backup.links > 1:
+        notes.append(f"its content is stored once for {backup.links} backups: the database didn't change")
+    if backup.manifest and backup.taken_at - backup.manifest.started_at > timedelta(minutes=1):
+        notes.append("unchanged since an earlier backup, whose provenance this is")
+    if backup.scan and not backup.problem:
+        notes.append("without a manifest: what is told was read from its SQL")
+    return notes
+
+
+async def _verify(backups: Backups, backup: Backup, call: Call[InspectParameters]) -> dict[str, Any]:
+    """Read it in a thread, telling its events as they come."""
+    steps = backups.verify(backup)
+
+    def advance() -> Verified | dict[str, object]:
+        try:
+            return as_dict(next(steps))
+        except StopIteration as stop:
+            verified: Verified = stop.value
+            return verified
+
+    while not isinstance(told := await asyncio.to_thread(advance), Verified):
+        await call.send({"event": told})
+    return {"ok": told.problem is None, "problem": told.problem, "bytes": told.bytes}
+
+
+async def _follow(operation: Operation[Any], call: Call[Any]) -> None:
+    if not call.wants_more:
+        await asyncio.wait([operation.result])
+        return
+    async for event in operation.events():
+        await call.send({"event": as_dict(event)})
+
+
+def _retention_reply(planned: RetentionPlan, removed: tuple[str, ...], freed: int) -> Reply:
+    sizes = {backup.name: backup.size for backup in planned.backups}
+    return {
+        "verdicts": [{**asdict(verdict), "size": sizes[verdict.name]} for verdict in planned.plan.verdicts],
+        "frozen": planned.plan.frozen,
+        "freed": freed,
+        "removed": list(removed),
+    }
+
+
+def _job(state: JobState) -> dict[str, Any]:
+    run = state.last_run
+    failed = run is not None and run.status == "failed"
+    return {
+        "name": state.name,
+        "schedule": state.schedule,
+        "state": "failed to load" if state.problem else "paused" if state.paused else "active",
+        "next_run": state.next_run and state.next_run.isoformat(),
+        "last_run": run and run.started_at.isoformat(),
+        "last_outcome": run and str(run.status),
+        "last_error": state.problem or (run.message if run and failed else None),
+        "plugin": state.name,
+    }
+
+
+def _last_error(states: list[JobState], name: str) -> str | None:
+    run = next((state.last_run for state in states if state.name == name), None)
+    return run.message if run and run.status == "failed" else None
+
+
+def _last_good(backup: Backup, now: datetime) -> dict[str, Any]:
+    age = (now - backup.taken_at).total_seconds()
+    return {"name": backup.name, "taken_at": backup.taken_at.isoformat(), "age_s": round(age)}
+
+
+def _operation(operation: Operation[Any]) -> dict[str, Any]:
+    return {
+        "id": operation.id,
+        "kind": operation.kind,
+        "state": operation.state,
+        "started_at": operation.started_at and operation.started_at.isoformat(),
+        "event": operation.last_event and as_dict(operation.last_event),
+    }
+
+
+def _look(backups: Backups) -> tuple[Backup | None, str | None, tuple[Problem, ...]]:
+    """The newest good backup, why retention is frozen, and what is wrong with the installation."""
+    try:
+        installation = backups.installation()
+        last_good = backups.newest_good()
+        frozen = backups.plan_prune().plan.frozen
+    except ArcbackupdError as error:
+        return None, None, (Problem(error.code, error.message, error.hint, Severity.CRITICAL),)
+    if not installation.world_readable:
+        return last_good, frozen, ()
+    hint = "Only its owner should read it: `chmod 600 .env`."
+    readable = Problem(
+        "env-world-readable", ".env, with its passwords, can be read by everyone.", hint, Severity.WARNING
+    )
+    return last_good, frozen, (readable,)

@@ -1,0 +1,248 @@
+"""arcbackupctl: arguments, one call to the daemon, and its reply on the screen. No logic of the daemon's."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import click
+from click.shell_completion import get_completion_class
+
+from arcbackupd import __version__
+from arcbackupd.control.client import Connection
+from arcbackupd.ctl import render
+from arcbackupd.ctl.progress import follow
+from arcbackupd.ctl.session import BROKEN_PIPE, STATUS_UNKNOWN, Session, options, quiet_stdout
+from arcbackupd.errors import ArcbackupdError, OperationFailed, UsageError
+
+PROGRAM = "arcbackupctl"
+INTERRUPTED = 130
+_STATES = {"ok": 0, "warning": 1, "critical": 2}
+_COMPLETION_SECONDS = 0.5
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the client; return its exit status."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 is no reason to fail
+    session = Session()
+    status = _run(arguments, session)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        quiet_stdout()
+        return BROKEN_PIPE
+    return status
+
+
+def _run(arguments: Sequence[str], session: Session) -> int:
+    try:
+        return cli.main(arguments, prog_name=PROGRAM, standalone_mode=False, obj=session) or 0
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except click.Abort:
+        return INTERRUPTED
+    except ArcbackupdError as error:
+        return _failed(session, error)
+    except click.UsageError as error:
+        return _misused(arguments, session, error)
+    except click.ClickException as error:
+        return _failed(session, OperationFailed("failed", error.format_message()))
+
+
+def _failed(session: Session, error: ArcbackupdError) -> int:
+    try:
+        return session.fail(error)
+    except click.exceptions.Exit as end:
+        return end.exit_code
+
+
+def _misused(arguments: Sequence[str], session: Session, error: click.UsageError) -> int:
+    session.json = session.json or "--json" in arguments  # it may come after what is wrong
+    words = [word for word in arguments if not word.startswith("-")]
+    session.is_status = words[:1] == ["status"]
+    if isinstance(error, click.exceptions.NoArgsIsHelpError) and not session.json:
+        click.echo(error.format_message(), err=True)  # the help, which is no sentence to put a name before
+        return UsageError.exit_status
+    path = error.ctx.command_path if error.ctx else PROGRAM
+    return _failed(session, UsageError("usage", error.format_message(), hint=f"See: {path} --help"))
+
+
+def _references(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    return [name for name in ["latest", *_names(context, "List", "backups")] if name.startswith(incomplete)]
+
+
+def _job_names(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    return [name for name in _names(context, "Jobs", "jobs") if name.startswith(incomplete)]
+
+
+def _names(context: click.Context, method: str, key: str) -> list[str]:
+    """Names for the shell to complete: soon, or none."""
+    session = context.find_object(Session)
+    try:
+        with Connection(session.socket if session else None, dial_seconds=_COMPLETION_SECONDS) as daemon:
+            return [row["name"] for row in daemon.call(method, seconds=_COMPLETION_SECONDS)[key]]
+    except (ArcbackupdError, LookupError, TypeError):
+        return []
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message=f"{PROGRAM} {__version__}")
+@options
+def cli() -> None:
+    """Look at and take backups of this observatory's database.
+
+    \b
+    Exit status: 0 done, 1 failed, 2 wrong usage, 3 no such backup, 4 refused, 5 daemon not reachable, 6 busy.
+    Of status: 0 fine, 1 warning, 2 critical, 3 unknown or wrong usage, 5 daemon not reachable.
+    """
+
+
+@cli.command("list")
+@options
+@click.pass_obj
+def list_(session: Session) -> None:
+    """All backups, newest first."""
+    reply = session.ask("List")
+    # With --json just what the contract says; the rest of the reply is for the text.
+    session.show({"backups": reply["backups"]}, partial(render.backups, reply))
+
+
+@cli.command()
+@click.argument("reference", metavar="REF", shell_complete=_references)
+@click.option("--verify", is_flag=True, help="Read the whole file against its hashes.")
+@options
+@click.pass_obj
+def inspect(session: Session, reference: str, verify: bool) -> int:
+    """One backup in full. REF is its number in the list, its name, the beginning of it, or "latest"."""
+    with session.daemon() as daemon:
+        reply = _follow(session, daemon, "Inspect", {"reference": reference, "verify": verify})
+    session.show(reply, partial(render.inspection, reply))
+    verified = reply.get("verified")
+    return 1 if verified is not None and not verified["ok"] else 0
+
+
+@cli.command()
+@click.option("--no-wait", is_flag=True, help="Return at once; the daemon takes it when it can.")
+@options
+@click.pass_obj
+def backup(session: Session, no_wait: bool) -> None:
+    """Take a backup now, and wait until it is published."""
+    try:
+        with session.daemon() as daemon:
+            reply = _follow(session, daemon, "Backup", {"wait": not no_wait})
+    except KeyboardInterrupt:
+        click.echo("\nThe daemon goes on with the backup. To see it: arcbackupctl status", err=True)
+        raise
+    session.show(reply["result"], lambda _: render.backup_result(reply["result"]))
+
+
+def _follow(session: Session, daemon: Connection, method: str, parameters: dict[str, object]) -> dict[str, Any]:
+    replies = daemon.stream(method, parameters)
+    if session.json:
+        *_, last = replies
+        return last
+    return follow(replies, session.say, live=session.on_terminal, colored=session.colored)
+
+
+@cli.command()
+@click.option("--dry-run", is_flag=True, help="Only show what would go, and why each other one stays.")
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@options
+@click.pass_obj
+def prune(session: Session, dry_run: bool, yes: bool) -> None:
+    """Remove the backups that retention no longer keeps."""
+    if dry_run or not (yes or session.json):
+        plan = session.ask("PlanRetention")
+        session.show(plan, partial(render.plan, plan))
+        if dry_run or not render.going(plan):
+            return
+    if not yes:
+        session.confirm("Remove them, for good?")
+    reply = session.ask("Prune", seconds=None)
+    session.show(reply, partial(render.plan, reply, removed=True))
+
+
+@cli.command()
+@options
+@click.pass_obj
+def status(session: Session) -> int:
+    """Am I safe? Exit status: 0 yes, 1 warning, 2 critical, 3 unknown, 5 daemon not reachable."""
+    session.is_status = True
+    reply = session.ask("Status")
+    session.show(reply, partial(render.status, reply))
+    return _STATES.get(reply["state"], STATUS_UNKNOWN)
+
+
+@cli.group(invoke_without_command=True)
+@options
+@click.pass_context
+def jobs(context: click.Context) -> None:
+    """The daemon's jobs: their schedule, last and next run."""
+    if context.invoked_subcommand is None:
+        _show_jobs(context.obj)
+
+
+@jobs.command("list")
+@options
+@click.pass_obj
+def jobs_list(session: Session) -> None:
+    """All jobs, with their last and next run."""
+    _show_jobs(session)
+
+
+def _show_jobs(session: Session) -> None:
+    reply = session.ask("Jobs")
+    session.show(reply, partial(render.jobs, reply["jobs"]))
+
+
+def _job_command(name: str, method: str, text: str) -> None:
+    @jobs.command(name, help=text)
+    @click.argument("name", shell_complete=_job_names)
+    @options
+    @click.pass_obj
+    def act(session: Session, name: str) -> None:
+        reply = session.ask(method, {"name": name}, seconds=None)
+        session.show(reply, partial(render.jobs, [reply["job"]]))
+
+
+_job_command("run", "RunJob", "Run a job now, whatever its schedule says.")
+_job_command("pause", "PauseJob", "Keep a job from running until it is resumed.")
+_job_command("resume", "ResumeJob", "Let a paused job run by its schedule again.")
+
+
+@cli.command("check-config")
+@click.option("--config", metavar="FILE", help="The configuration (default: $ARCBACKUPD_CONFIG).")
+@options
+@click.pass_obj
+def check_config(session: Session, config: str | None) -> None:
+    """Check the daemon's configuration; needs no running daemon."""
+    # The daemon's own code does it, in this process's place, so that the client stays thin. -P: a
+    # directory of that name where somebody happens to stand is not the daemon.
+    command = [sys.executable, "-P", "-m", "arcbackupd", "check-config"]
+    command += ["--config", config] if config else []
+    command += ["--json"] if session.json else []
+    sys.stdout.flush()
+    os.execv(sys.executable, command)  # noqa: S606  (no shell is meant)
+
+
+@cli.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@options
+@click.pass_obj
+def completion(session: Session, shell: str) -> None:
+    """Print the completion script for a shell: source <(arcbackupctl completion bash)."""
+    script = get_completion_class(shell)
+    if script is None:
+        raise UsageError("usage", f"There is no completion for {shell}.")
+    text = script(cli, {}, PROGRAM, "_ARCBACKUPCTL_COMPLETE").source()
+    session.show({"shell": shell, "script": text}, lambda _: text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

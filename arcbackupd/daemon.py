@@ -1,0 +1,284 @@
+"""The daemon: everything is wired here, in the order in which it starts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import hashlib
+import os
+import signal
+import socket
+import threading
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from arcbackupd import __version__, notify
+from arcbackupd.control.access import AccessPolicy
+from arcbackupd.control.listening import Listener, inherited, listen
+from arcbackupd.control.server import ControlServer
+from arcbackupd.control.service import Parts, Service
+from arcbackupd.dumps.manifest import Reason
+from arcbackupd.errors import ArcbackupdError, Busy, OperationFailed, UsageError
+from arcbackupd.jobs import JobContext
+from arcbackupd.log import configure_logging, failure, get_logger, log_uncaught
+from arcbackupd.messages import MessageId
+from arcbackupd.operations.backups import Backups
+from arcbackupd.operations.boot import BootWatch
+from arcbackupd.operations.queue import OperationQueue
+from arcbackupd.scheduling import ClockWatch, FailedJob, JobHistory, JobRunner, Scheduler, load_jobs
+from arcbackupd.settings import Settings, configuration_error, load_settings
+from arcbackupd.stack import open_engine
+
+_FINISH_SECONDS = 10.0
+"""How long a dump at hand may go on after SIGTERM before it is abandoned."""
+_STATUS_SECONDS = 30.0
+_SCAN_SECONDS = 2.0
+_SCAN_NICENESS = 19
+_log = get_logger()
+
+
+def check_config(path: Path) -> list[FailedJob]:
+    """Load the configuration as the daemon would. Raise UsageError; return third-party jobs that don't load."""
+    settings = load_settings(path)
+    return _checked_jobs(path, settings)
+
+
+def run(path: Path) -> None:
+    """Run the daemon in the foreground until SIGTERM or SIGINT. Raise ArcbackupdError when it can't start."""
+    settings = load_settings(path)
+    configure_logging(settings.log_level)
+    log_uncaught()
+    with _only_one(settings.state_dir):
+        asyncio.run(Daemon(path, settings).run())
+
+
+class Daemon:
+    """One process: a queue of operations, a control socket, and the parts made from the configuration."""
+
+    def __init__(self, path: Path, settings: Settings) -> None:
+        self._path = path
+        self._settings = settings
+        self._host = host_id()
+        self._stop = asyncio.Event()
+        self._clock = ClockWatch(settings.state_dir)
+        self._history = JobHistory(settings.state_dir)
+        self._queue: OperationQueue
+        self._household: Household
+
+    async def run(self) -> None:
+        """Start, say so, serve until told to stop, stop."""
+        self._queue = OperationQueue()
+        self._household = self._make_household(self._settings)
+        service = Service(self._queue, self._clock, lambda: self._household.parts)
+        server = ControlServer(self._listener(), service, self._policy(), _log_control)
+        self._heed_signals()
+        server.start()
+        try:
+            async with self._background():
+                notify.ready()
+                _log.info(f"arcbackupd {__version__} is ready", message_id=MessageId.DAEMON_READY)
+                await self._stop.wait()
+        finally:
+            notify.stopping()
+            _log.info("Stopping", message_id=MessageId.DAEMON_STOPPING)
+            await self._household.stop()
+            await self._queue.stop("the daemon stops", _FINISH_SECONDS)
+            await server.stop()
+
+    def _make_household(self, settings: Settings) -> Household:
+        engine = open_engine(settings.engine)
+        backups = Backups(settings, engine, self._queue, self._host, self._clock.doubt)
+
+        def context(name: str) -> JobContext:
+            return JobContext(backups, _log.bind(job=name), settings.state_dir, self._host)
+
+        jobs = _load_jobs(self._path, settings, context, self._host)
+        runner = JobRunner(self._history)
+        scheduler = Scheduler(jobs, submit=runner.submit, history=self._history, clock=self._clock)
+
+        async def boot_dump() -> object:
+            return await asyncio.shield(backups.take(Reason.BOOT).result)
+
+        watch = BootWatch(engine, settings.state_dir / "boot.json", settings.boot.min_interval, boot_dump)
+        return Household(Parts(settings, backups, scheduler), runner, watch)
+
+    def _listener(self) -> Listener:
+        sockets = notify.inherited_sockets()
+        if sockets:
+            return inherited(sockets[0])
+        return listen(self._settings.control.socket, self._settings.control.group)
+
+    def _policy(self) -> AccessPolicy:
+        return AccessPolicy(self._settings.control.group, self._settings.control.admins)
+
+    def _heed_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        reloads: set[asyncio.Task[None]] = set()
+
+        def reload() -> None:
+            task = asyncio.create_task(self._reload())
+            reloads.add(task)
+            task.add_done_callback(reloads.discard)
+
+        loop.add_signal_handler(signal.SIGHUP, reload)
+
+    async def _reload(self) -> None:
+        """Read the configuration again; a wrong one leaves the old one in force."""
+        notify.reloading()
+        try:
+            settings = load_settings(self._path)
+            household = self._make_household(settings)
+        except ArcbackupdError as error:
+            failure(error, message_id=MessageId.CONFIG_REJECTED)
+        else:
+            if settings.control != self._settings.control or settings.state_dir != self._settings.state_dir:
+                _log.warning("Changes of [control] and state_dir take effect when the daemon is restarted")
+            await self._household.stop()
+            self._settings, self._household = settings, household
+            configure_logging(settings.log_level)
+            self._household.start()
+            _log.info("The configuration was read again")
+        notify.ready()
+
+    @contextlib.asynccontextmanager
+    async def _background(self) -> AsyncIterator[None]:
+        """What goes on beside the calls: the household, the watchdog, the status line, scans of foreign dumps."""
+        self._household.start()
+        ending = threading.Event()
+        scans = threading.Thread(target=self._scan, args=(ending,), name="scan", daemon=True)
+        scans.start()
+        tasks = [asyncio.create_task(self._watchdog()), asyncio.create_task(self._tell_status())]
+        try:
+            yield
+        finally:
+            ending.set()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _scan(self, ending: threading.Event) -> None:
+        """In a thread of the lowest priority: scan what has no manifest."""
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _SCAN_NICENESS)
+        while not ending.wait(_SCAN_SECONDS):
+            # Whatever is wrong with the installation, every operation and `status` say so.
+            with contextlib.suppress(ArcbackupdError, OSError):
+                while not ending.is_set() and self._household.parts.backups.scan_one():
+                    pass
+
+    async def _watchdog(self) -> None:
+        interval = notify.watchdog_interval()
+        while interval:
+            notify.watchdog()
+            await asyncio.sleep(interval / 2)
+
+    async def _tell_status(self) -> None:
+        while True:
+            notify.status(await asyncio.to_thread(self._status_line))
+            await asyncio.sleep(_STATUS_SECONDS)
+
+    def _status_line(self) -> str:
+        if current := self._queue.current:
+            return f"Running: {current.kind}"
+        try:
+            newest = self._household.parts.backups.newest_good()
+        except ArcbackupdError as error:
+            return error.message
+        return f"Newest good backup: {newest.name}" if newest else "No good backup yet"
+
+
+@dataclass
+class Household:
+    """What was made from one configuration and lives until the next: scheduler and watch of the backend."""
+
+    parts: Parts
+    runner: JobRunner
+    watch: BootWatch
+    _task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to watch and to schedule."""
+        self._task = asyncio.create_task(self._live(), name="household")
+        self._task.add_done_callback(_report_crash)
+
+    async def stop(self) -> None:
+        """Begin nothing more; what the queue runs goes on."""
+        await self.parts.scheduler.stop()
+        if self._task:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _live(self) -> None:
+        try:
+            await asyncio.to_thread(self.parts.backups.clean_up)
+        except (ArcbackupdError, OSError) as error:
+            _log.warning(f"What earlier runs left behind could not be looked at: {error}")
+        # A boot that was missed comes before catching up: its dump may be all that is missing.
+        await self.watch.look()
+        self.parts.scheduler.start()
+        self.parts.scheduler.catch_up()
+        await self.watch.run()
+
+
+def _report_crash(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()):
+        _log.critical("The daemon can't go on; systemd will start it again", exc_info=error)
+        os.kill(os.getpid(), signal.SIGABRT)
+
+
+def host_id() -> str:
+    """An identity of this host that doesn't tell its machine-id (see machine-id(5)); its name where it has none."""
+    try:
+        machine = Path("/etc/machine-id").read_text().strip()
+    except OSError:
+        machine = ""
+    return hashlib.sha256(f"arcbackupd {machine or socket.gethostname()}".encode()).hexdigest()[:32]
+
+
+def _load_jobs(path: Path, settings: Settings, context: Any, host: str) -> list[Any]:
+    try:
+        jobs = load_jobs(settings.jobs, context, host_id=host)
+    except UsageError as error:
+        raise configuration_error(path, error.message) from None
+    for job in jobs:
+        if isinstance(job, FailedJob):
+            _log.error(f"Job {job.name} failed to load: {job.problem}", job=job.name, hint=job.hint)
+    return jobs
+
+
+def _checked_jobs(path: Path, settings: Settings) -> list[FailedJob]:
+    from arcbackupd.scheduling import check_jobs
+
+    try:
+        return check_jobs(settings.jobs)
+    except UsageError as error:
+        raise configuration_error(path, error.message) from None
+
+
+@contextlib.contextmanager
+def _only_one(state_dir: Path) -> Any:
+    """Hold the state directory; two daemons on one would undo each other's work."""
+    try:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(state_dir / "daemon.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        hint = "Correct state_dir in the configuration, or the rights of that directory."
+        raise OperationFailed("state-dir", f"{state_dir}: {error.strerror}.", hint=hint) from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        hint = "`systemctl status arcbackupd` shows it; stop that one first."
+        raise Busy("already-running", f"Another arcbackupd uses {state_dir}.", hint=hint) from None
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _log_control(message: str, **fields: object) -> None:
+    _log.warning(message, **fields)

@@ -1,0 +1,37 @@
+"""The kinds of event that the journal's catalogue explains (``journalctl -x``).
+
+Given as ``message_id=`` to a log call; the texts are in ``systemd/arcbackupd.catalog``. An id is for ever:
+other people's alarms match on it, so a kind that is no longer logged leaves its id unused.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class MessageId(StrEnum):
+    """What happened, as journald's 128-bit ids."""
+
+    DUMP_PUBLISHED = "b683261faba14cc69e435d6134f8d506"
+    """fields: BACKUP, REASON, BYTES, DURATION_S"""
+
+    DUMP_UNCHANGED = "875f01ca3f254fdfa7032404f6dd4fc2"
+    """fields: BACKUP, REASON"""
+
+    DUMP_FAILED = "5ccaa34e64f8448baff60f2d3ec36f01"
+    """fields: REASON, HINT"""
+
+    PRUNE_DONE = "f96e632e0e954c9e814f90045f51f997"
+
+    PRUNE_FROZEN = "c83278b4b9eb48bba50547641da0f65b"
+    """fields: HINT"""
+
+    CONFIG_REJECTED = "494038f5505347f4a909da8782095268"
+    """fields: HINT"""
+
+    DAEMON_READY = "329b09b0eeb94680845479a4278a1399"
+
+    DAEMON_STOPPING = "91a6bc2efcb0422d85927d73f84cfba1"
+
+    SOCKET_RESTRICTED = "ef2c7d23f22748618f37dc044966569e"
+    """fields: HINT"""

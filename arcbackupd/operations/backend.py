@@ -1,0 +1,79 @@
+"""The backend as far as backups care: whether it runs, from which image, which migrations its code has."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+
+from arcbackupd.dumps.compatibility import BACKEND_NOT_RUNNING, parse_showmigrations_plan
+from arcbackupd.errors import ArcbackupdError
+from arcbackupd.log import get_logger
+from arcbackupd.stack import ContainerRun, Engine
+from arcbackupd.stack.process import run
+
+_SHOWMIGRATIONS_TIMEOUT = 60
+_SAME_RUN_SECONDS = 0.5
+_RETRY_SECONDS = 15.0
+_log = get_logger()
+
+
+@dataclass(frozen=True)
+class CodeMigrations:
+    """The migrations of the running code, or ``None`` and why they aren't known."""
+
+    names: tuple[str, ...] | None
+    why_unknown: str = ""
+
+
+class Backend:
+    """Asks ``showmigrations`` once per run of the backend. Blocking; safe to use from several threads."""
+
+    def __init__(self, engine: Engine, manage: tuple[str, ...]) -> None:
+        self._engine = engine
+        self._command = (*manage, "showmigrations", "--plan")
+        self._lock = threading.Lock()
+        self._run: ContainerRun | None = None
+        self._run_seen_at = -_SAME_RUN_SECONDS
+        self._asked: dict[str, tuple[CodeMigrations, float]] = {}
+
+    def run(self) -> ContainerRun | None:
+        """The present run of the backend, asked for at most twice a second. Raise what the engine raises."""
+        if time.monotonic() - self._run_seen_at >= _SAME_RUN_SECONDS:
+            self._run = self._engine.backend_run()
+            self._run_seen_at = time.monotonic()
+        return self._run
+
+    def image(self) -> str | None:
+        """The image that the backend runs from, as the engine identifies it; ``None`` when it isn't known."""
+        try:
+            present = self.run()
+        except ArcbackupdError:
+            return None
+        return present.image if present else None
+
+    def migrations(self) -> CodeMigrations:
+        """The migrations of the running code."""
+        with self._lock:
+            try:
+                present = self.run()
+            except ArcbackupdError as error:
+                return CodeMigrations(None, error.message)
+            if present is None:
+                return CodeMigrations(None, BACKEND_NOT_RUNNING)
+            known, asked_at = self._asked.get(present.identity, (None, 0.0))
+            if known and (known.names is not None or time.monotonic() - asked_at < _RETRY_SECONDS):
+                return known
+            answer = self._ask()
+            self._asked = {present.identity: (answer, time.monotonic())}
+            return answer
+
+    def _ask(self) -> CodeMigrations:
+        try:
+            finished = run(self._engine.in_backend(self._command), timeout=_SHOWMIGRATIONS_TIMEOUT)
+            return CodeMigrations(parse_showmigrations_plan(finished.output.decode("utf-8", "replace")))
+        except ArcbackupdError as error:
+            return CodeMigrations(None, f"the backend did not answer: {error.message}")
+        except ValueError as error:
+            said = finished.error.splitlines()[-1] if finished.error else str(error)
+            return CodeMigrations(None, f"the backend can't tell its migrations: {said}")

@@ -1,0 +1,218 @@
+"""The backups of one installation: what can be asked of them and done with them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from arcbackupd.dumps.catalogue import Backup, Catalogue
+from arcbackupd.dumps.compatibility import Compatibility, compare
+from arcbackupd.dumps.manifest import Reason
+from arcbackupd.dumps.names import Kind
+from arcbackupd.dumps.reference import resolve
+from arcbackupd.dumps.retention import Policy
+from arcbackupd.dumps.writer import DirectoryLock, sweep_partials
+from arcbackupd.errors import ArcbackupdError
+from arcbackupd.log import failure, get_logger, redact
+from arcbackupd.messages import MessageId
+from arcbackupd.operations.backend import Backend, CodeMigrations
+from arcbackupd.operations.cancellation import Cancellation
+from arcbackupd.operations.database import Database
+from arcbackupd.operations.events import Notice, Steps
+from arcbackupd.operations.prune import PruneOutcome, RetentionPlan, plan_prune, prune
+from arcbackupd.operations.queue import Operation, OperationQueue, Priority
+from arcbackupd.operations.take import TakeContext, TakeOutcome, take
+from arcbackupd.operations.verify import Verified, verify_file
+from arcbackupd.settings import Installation, Settings, read_installation
+from arcbackupd.stack import Engine
+
+_PRIORITIES = {Reason.BOOT: Priority.BOOT, Reason.MANUAL: Priority.MANUAL, Reason.SCHEDULED: Priority.SCHEDULED}
+_log = get_logger()
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A backup as `list` tells of it: its place, newest first from 1, and how it fits the running code."""
+
+    index: int
+    backup: Backup
+    compatibility: Compatibility
+
+
+class Backups:
+    """Everything that reads the installation does so now: operators rotate passwords and move directories."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        engine: Engine,
+        queue: OperationQueue,
+        host: str,
+        clock_doubt: Callable[[], str | None],
+    ) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._queue = queue
+        self._clock_doubt = clock_doubt
+        self.host = host
+        """Identity of this host, as manifests have it."""
+        self.backend = Backend(engine, settings.engine.manage)
+        """The backend whose migrations decide on compatibility."""
+        self.catalogue = Catalogue(settings.state_dir / "catalogue.json")
+        """What is known of the files."""
+
+    # Looking.
+
+    def installation(self) -> Installation:
+        """The installation's ``.env`` as it is now. Raise OperationFailed when it can't be used."""
+        installation = read_installation(self._settings.install_dir)
+        redact(installation.password.get_secret_value())
+        return installation
+
+    def directory(self) -> Path:
+        """Where the backups are. Raise OperationFailed when ``.env`` can't be used."""
+        return self.installation().backups_dir
+
+    def list(self) -> list[Listed]:
+        """All backups, newest first, with their badges. Blocking, and slow when the backend has to be asked."""
+        backups = self.catalogue.read(self.directory())
+        code = self.backend.migrations() if backups else CodeMigrations(None)
+        return [Listed(index, backup, _compatibility(backup, code)) for index, backup in enumerate(backups, 1)]
+
+    def find(self, reference: str) -> Listed:
+        """The backup that a reference means. Raise NoSuchBackup when it means none, or several."""
+        listed = self.list()
+        name = resolve(reference, [entry.backup.name for entry in listed])
+        return next(entry for entry in listed if entry.backup.name == name)
+
+    def newest_good(self) -> Backup | None:
+        """The newest backup that is proved complete, other than the snapshots of restores."""
+        return next(self._good(), None)
+
+    def newest_automatic(self) -> Backup | None:
+        """The newest good one that the daemon took by itself."""
+        return next((backup for backup in self._good() if backup.reason.automatic), None)
+
+    def plan_prune(self) -> RetentionPlan:
+        """What pruning now would do."""
+        return plan_prune(self.catalogue, self.directory(), self._policy(), self.host, self._clock_doubt())
+
+    def verify(self, backup: Backup) -> Steps[Verified]:
+        """Read a backup whole and check it against its hashes."""
+        return verify_file(self.directory() / backup.name, backup)
+
+    # Doing.
+
+    def take(self, reason: Reason) -> Operation[TakeOutcome]:
+        """Queue a dump; its outcome is the operation's ``result``, and the journal's."""
+
+        def start(cancellation: Cancellation) -> Steps[TakeOutcome]:
+            return _logged_take(self._take_context(), reason, cancellation)
+
+        return self._queue.submit("dump", start, _PRIORITIES[reason], job="dump", reason=str(reason))
+
+    def prune(self) -> Operation[PruneOutcome]:
+        """Queue a pruning."""
+
+        def start(cancellation: Cancellation) -> Steps[PruneOutcome]:
+            steps = prune(
+                self.catalogue, self.directory(), self._policy(), self.host, self._clock_doubt(), cancellation
+            )
+            return _logged_prune(steps)
+
+        return self._queue.submit("prune", start, Priority.SCHEDULED, job="prune")
+
+    def scan_one(self) -> bool:
+        """Scan one dump that has no manifest, if one waits; return whether there was one. Blocking."""
+        scanned = self.catalogue.scan_pending(self.directory(), time.time())
+        if scanned:
+            _log.info("Scanned a dump that has no manifest", backup=scanned.name, problem=scanned.problem)
+        return scanned is not None
+
+    def clean_up(self) -> None:
+        """Undo what a daemon that was killed left behind: partial files, and dumps still running on the server."""
+        installation = self.installation()
+        directory = installation.backups_dir
+        if directory.is_dir():
+            with DirectoryLock(directory) as lock:
+                if not lock.acquire():
+                    return
+                for name in sweep_partials(directory):
+                    _log.warning("Removed what an interrupted dump left", backup=name)
+        ended = Database(self._engine, installation).end_dumps()
+        if ended:
+            _log.warning(f"Ended {ended} abandoned pg_dump on the database server")
+
+    def _good(self) -> Iterator[Backup]:
+        backups = self.catalogue.read(self.directory())
+        return (backup for backup in backups if backup.good and backup.kind is Kind.BACKUP)
+
+    def _policy(self) -> Policy:
+        return Policy(**self._settings.retention.model_dump())
+
+    def _take_context(self) -> TakeContext:
+        installation = self.installation()
+        return TakeContext(
+            installation=installation,
+            database=Database(self._engine, installation),
+            settings=self._settings.dump,
+            catalogue=self.catalogue,
+            host=self.host,
+            backend_image=self.backend.image,
+        )
+
+
+def _compatibility(backup: Backup, code: CodeMigrations) -> Compatibility:
+    scanned = backup.state != "unscanned"
+    return compare(
+        backup.migrations, code.names, broken=backup.problem, scanned=scanned, why_no_code=code.why_unknown
+    )
+
+
+def _logged_take(context: TakeContext, reason: Reason, cancellation: Cancellation) -> Steps[TakeOutcome]:
+    try:
+        outcome = yield from _with_notices(take(context, reason, cancellation))
+    except ArcbackupdError as error:
+        failure(error, message_id=MessageId.DUMP_FAILED)
+        raise
+    if outcome.name:
+        unchanged = outcome.outcome == "unchanged"
+        _log.info(
+            f"Took {outcome.name}" + (", unchanged since the last one" if unchanged else ""),
+            message_id=MessageId.DUMP_UNCHANGED if unchanged else MessageId.DUMP_PUBLISHED,
+            backup=outcome.name,
+            bytes=outcome.size,
+            sql_bytes=outcome.sql_length,
+            duration_s=outcome.duration_s,
+        )
+    return outcome
+
+
+def _logged_prune(steps: Steps[PruneOutcome]) -> Steps[PruneOutcome]:
+    try:
+        outcome = yield from steps
+    except ArcbackupdError as error:
+        failure(error)
+        raise
+    if frozen := outcome.plan.plan.frozen:
+        _log.warning(f"Nothing was pruned: {frozen}", message_id=MessageId.PRUNE_FROZEN)
+    else:
+        kept = len(outcome.plan.backups) - len(outcome.removed)
+        text = f"Pruned {len(outcome.removed)} backups, kept {kept}"
+        _log.info(text, message_id=MessageId.PRUNE_DONE, bytes=outcome.freed, backups=", ".join(outcome.removed))
+    return outcome
+
+
+def _with_notices(steps: Steps[TakeOutcome]) -> Steps[TakeOutcome]:
+    """Let what an operation notices reach the journal too."""
+    while True:
+        try:
+            event = next(steps)
+        except StopIteration as stop:
+            outcome: TakeOutcome = stop.value
+            return outcome
+        if isinstance(event, Notice):
+            _log.warning(event.text, hint=event.hint)
+        yield event

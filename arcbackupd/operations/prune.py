@@ -1,0 +1,107 @@
+"""Prune: remove the backups that retention no longer keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from arcbackupd.dumps.catalogue import Backup, Catalogue
+from arcbackupd.dumps.retention import Candidate, Plan, Policy, plan_retention
+from arcbackupd.dumps.writer import make_durable
+from arcbackupd.operations.backups_dir import disk_error, locked
+from arcbackupd.operations.cancellation import Cancellation
+from arcbackupd.operations.events import Notice, Step, Steps
+
+
+@dataclass(frozen=True)
+class RetentionPlan:
+    """What retention says of the backups that are there."""
+
+    plan: Plan
+    backups: tuple[Backup, ...]
+
+    @property
+    def pruned(self) -> list[Backup]:
+        """The backups that go."""
+        names = set(self.plan.pruned)
+        return [backup for backup in self.backups if backup.name in names]
+
+    @property
+    def freed(self) -> int:
+        """Bytes that pruning frees: a file goes with the last of its names."""
+        return _freed(self.pruned)
+
+
+@dataclass(frozen=True)
+class PruneOutcome:
+    """What was removed, and what that freed in bytes."""
+
+    plan: RetentionPlan
+    removed: tuple[str, ...]
+    freed: int
+
+
+def plan_prune(
+    catalogue: Catalogue, directory: Path, policy: Policy, host: str, clock_doubt: str | None
+) -> RetentionPlan:
+    """What pruning now would do; touches nothing."""
+    backups = catalogue.read(directory)
+    candidates = [_candidate(backup, host) for backup in backups]
+    return RetentionPlan(plan_retention(candidates, policy, datetime.now(UTC), clock_doubt), tuple(backups))
+
+
+def prune(
+    catalogue: Catalogue,
+    directory: Path,
+    policy: Policy,
+    host: str,
+    clock_doubt: str | None,
+    cancellation: Cancellation,
+) -> Steps[PruneOutcome]:
+    """Remove what retention doesn't keep. Raise OperationFailed when a file can't be removed; the others stay."""
+    if not directory.is_dir():
+        nothing = RetentionPlan(plan_retention([], policy, datetime.now(UTC), clock_doubt), ())
+        return PruneOutcome(nothing, (), 0)
+    with (yield from locked(directory, cancellation)):
+        planned = plan_prune(catalogue, directory, policy, host, clock_doubt)
+        if planned.plan.frozen:
+            yield Notice(f"Nothing is pruned: {planned.plan.frozen}")
+        yield Step("remove", f"Removing {len(planned.pruned)} of {len(planned.backups)} backups")
+        removed = [backup for backup in planned.pruned if _remove(directory, backup)]
+        make_durable(directory)
+    return PruneOutcome(planned, tuple(backup.name for backup in removed), _freed(removed))
+
+
+def _candidate(backup: Backup, host: str) -> Candidate:
+    ours = backup.manifest is not None and backup.manifest.host == host
+    return Candidate(
+        name=backup.name,
+        taken_at=backup.taken_at,
+        counts_from=backup.taken_at if ours else max(backup.taken_at, backup.arrived_at),
+        good={"good": True, "broken": False, "unscanned": None}[backup.state],
+        content=backup.content,
+    )
+
+
+def _remove(directory: Path, backup: Backup) -> bool:
+    """Remove the very file that was judged; another one under its name stays."""
+    path = directory / backup.name
+    try:
+        status = path.lstat()
+        if (status.st_ino, status.st_size) != (backup.identity.inode, backup.identity.size):
+            return False
+        path.unlink()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise disk_error(error, directory) from error
+    return True
+
+
+def _freed(backups: Iterable[Backup]) -> int:
+    names: dict[int, list[Backup]] = {}
+    for backup in backups:
+        names.setdefault(backup.identity.inode, []).append(backup)
+    return sum(same[0].size for same in names.values() if len(same) >= same[0].links)

@@ -1,0 +1,183 @@
+"""One operation at a time, each in a thread of its own; whoever wants to may listen to its events."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import secrets
+import threading
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import IntEnum
+from typing import Any, Generic, Literal, TypeVar
+
+from arcbackupd.errors import ArcbackupdError, OperationFailed
+from arcbackupd.log import bound, get_logger
+from arcbackupd.operations.cancellation import Cancellation
+from arcbackupd.operations.events import Event, Progress, Steps
+
+_SUBSCRIPTION_LIMIT = 256
+_log = get_logger()
+Result = TypeVar("Result")
+
+
+class Priority(IntEnum):
+    """Who goes first when several wait."""
+
+    BOOT = 0
+    MANUAL = 1
+    SCHEDULED = 2
+
+
+@dataclass(eq=False)
+class Operation(Generic[Result]):
+    """One piece of work, queued, running or ended. Its events can be followed with `OperationQueue.follow`."""
+
+    kind: str
+    start: Callable[[Cancellation], Steps[Result]]
+    priority: Priority
+    fields: dict[str, object]
+    """What every journal entry of it carries."""
+    id: str = field(default_factory=lambda: secrets.token_hex(6))
+    state: Literal["queued", "running", "done", "failed"] = "queued"
+    started_at: datetime | None = None
+    last_event: Event | None = None
+    cancellation: Cancellation = field(default_factory=Cancellation)
+    result: asyncio.Future[Result] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    _listeners: set[asyncio.Queue[Event | None]] = field(default_factory=set)
+
+    def tell(self, event: Event) -> None:
+        """Hand an event to everyone who listens; whoever is slow misses progress, never holds up the work."""
+        self.last_event = event
+        for queue in self._listeners:
+            if not queue.full() or not isinstance(event, Progress):
+                _put_bounded(queue, event)
+
+    def end(self) -> None:
+        """No more events come."""
+        for queue in self._listeners:
+            _put_bounded(queue, None)
+
+    async def events(self) -> AsyncIterator[Event]:
+        """Its events from now on, the last one first; ends with the operation."""
+        queue: asyncio.Queue[Event | None] = asyncio.Queue(_SUBSCRIPTION_LIMIT)
+        if self.last_event:
+            queue.put_nowait(self.last_event)
+        if self.result.done():
+            queue.put_nowait(None)
+        self._listeners.add(queue)
+        try:
+            while (event := await queue.get()) is not None:
+                yield event
+        finally:
+            self._listeners.discard(queue)
+
+
+class OperationQueue:
+    """Runs operations in the order of their priority. To be used in the event loop's thread."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[Priority, int, Operation[Any]]] = []
+        self._count = itertools.count()
+        self._current: Operation[Any] | None = None
+        self._stopping = ""
+
+    @property
+    def current(self) -> Operation[Any] | None:
+        """The operation that runs."""
+        return self._current
+
+    def submit(
+        self,
+        kind: str,
+        start: Callable[[Cancellation], Steps[Result]],
+        priority: Priority,
+        **fields: object,
+    ) -> Operation[Result]:
+        """Queue an operation; ``start`` makes its steps when its turn has come. Its outcome is its ``result``."""
+        operation = Operation(kind, start, priority, {"operation": kind, **fields})
+        # An operation nobody waits for (a client that left) must not make asyncio complain about its failure.
+        operation.result.add_done_callback(lambda future: future.cancelled() or future.exception())
+        if self._stopping:
+            self._refuse(operation)
+        else:
+            heapq.heappush(self._waiting, (priority, next(self._count), operation))
+            self._next()
+        return operation
+
+    async def stop(self, why: str, grace: float) -> None:
+        """Start nothing more; let the running operation end within ``grace`` seconds, then abandon it."""
+        self._stopping = why
+        for _, _, operation in self._waiting:
+            self._refuse(operation)
+        self._waiting.clear()
+        if self._current is None:
+            return
+        running = self._current.result
+        _, unfinished = await asyncio.wait([running], timeout=grace)
+        if unfinished:
+            self._current.cancellation.cancel(why)
+            await asyncio.wait([running])
+
+    def _refuse(self, operation: Operation[Any]) -> None:
+        hint = "It isn't lost: the schedule goes on when the daemon runs again."
+        operation.state = "failed"
+        error = OperationFailed("stopping", f"It was not begun because {self._stopping}.", hint=hint)
+        operation.result.set_exception(error)
+        operation.end()
+
+    def _next(self) -> None:
+        if self._current is None and self._waiting:
+            _, _, operation = heapq.heappop(self._waiting)
+            self._current = operation
+            operation.state = "running"
+            operation.started_at = datetime.now(UTC)
+            loop = asyncio.get_running_loop()
+            threading.Thread(target=self._work, args=(operation, loop), name=operation.kind, daemon=True).start()
+
+    def _work(self, operation: Operation[Any], loop: asyncio.AbstractEventLoop) -> None:
+        """In the operation's own thread, so that its niceness is its own too."""
+        with bound(**operation.fields):
+            try:
+                outcome = _drive(operation, loop)
+            except BaseException as error:  # noqa: BLE001  # it belongs to whoever waits for the result
+                loop.call_soon_threadsafe(self._ended, operation, None, error)
+            else:
+                loop.call_soon_threadsafe(self._ended, operation, outcome, None)
+
+    def _ended(self, operation: Operation[Any], outcome: object, error: BaseException | None) -> None:
+        self._current = None
+        operation.state = "failed" if error else "done"
+        if error:
+            operation.result.set_exception(_presentable(error))
+        else:
+            operation.result.set_result(outcome)
+        operation.end()
+        self._next()
+
+
+def _drive(operation: Operation[Result], loop: asyncio.AbstractEventLoop) -> Result:
+    steps = operation.start(operation.cancellation)
+    while True:
+        try:
+            event = next(steps)
+        except StopIteration as stop:
+            outcome: Result = stop.value
+            return outcome
+        loop.call_soon_threadsafe(operation.tell, event)
+
+
+def _presentable(error: BaseException) -> ArcbackupdError:
+    if isinstance(error, ArcbackupdError):
+        return error
+    _log.error("An operation failed in a way nobody foresaw", exc_info=error)
+    hint = "This is a defect of arcbackupd; the journal has the details: `journalctl -u arcbackupd`."
+    return OperationFailed("internal", f"It failed unexpectedly ({type(error).__name__}).", hint=hint)
+
+
+def _put_bounded(queue: asyncio.Queue[Event | None], event: Event | None) -> None:
+    if queue.full():
+        queue.get_nowait()
+    queue.put_nowait(event)

@@ -1,0 +1,97 @@
+"""The client half is thin: what it loads, and how soon it answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.unit.control_service import SmallService, backup_row, serving
+
+ROOT = Path(__file__).parents[2]
+HEAVY = {"pydantic", "pydantic_settings", "sh", "apscheduler", "structlog", "isal", "cysystemd", "asyncio", "rich"}
+OURS = {
+    "arcbackupd",
+    "arcbackupd.control",
+    "arcbackupd.control.client",
+    "arcbackupd.ctl",
+    "arcbackupd.ctl.main",
+    "arcbackupd.ctl.progress",
+    "arcbackupd.ctl.render",
+    "arcbackupd.ctl.session",
+    "arcbackupd.ctl.words",
+    "arcbackupd.errors",
+}
+RUN = """
+import contextlib, io, json, sys
+from arcbackupd.ctl.main import main
+with contextlib.redirect_stdout(io.StringIO()):
+    status = main(sys.argv[1:])
+print(json.dumps([status, sorted(sys.modules)]))
+"""
+
+
+def modules_of(*arguments: str) -> set[str]:
+    """Return the modules that are loaded when the client has run."""
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, *arguments], capture_output=True, text=True, cwd=ROOT, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    status, modules = json.loads(done.stdout)
+    assert status == 0
+    return set(modules)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--version"], ["list"], ["list", "--json"], ["status"], ["inspect", "1"], ["backup"]],
+    ids=" ".join,
+)
+def test_the_client_loads_nothing_heavy_and_nothing_of_the_daemon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setenv("ARCBACKUPD_SOCKET", str(tmp_path / "s"))
+    with serving(tmp_path / "s"):
+        loaded = modules_of(*command.split())
+    assert {name for name in loaded if name.partition(".")[0] == "arcbackupd"} <= OURS
+    assert loaded & HEAVY == set()
+
+
+def test_the_dialler_loads_the_standard_library_only() -> None:
+    code = "import sys, arcbackupd.control.client; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert "arcbackupd" in loaded
+    assert loaded - {"arcbackupd", "__main__"} <= sys.stdlib_module_names
+
+
+def test_list_answers_soon(tmp_path: Path) -> None:
+    env = {**os.environ, "ARCBACKUPD_SOCKET": str(tmp_path / "s")}
+    rows = [backup_row(number) for number in range(1, 337)]
+    seconds = []
+    with serving(tmp_path / "s", SmallService(rows)):
+        for _ in range(7):
+            begun = time.monotonic()
+            command = [sys.executable, "-m", "arcbackupd.ctl.main", "list", "--json"]
+            with subprocess.Popen(command, stdout=subprocess.PIPE, env=env, cwd=ROOT) as client:
+                assert client.stdout
+                assert client.stdout.read(1) == b"{"
+                seconds.append(time.monotonic() - begun)
+                client.stdout.read()
+    python = _seconds_of([sys.executable, "-c", ""])
+    # The best of seven, and Python's own start taken off: what is measured is the client, not the machine.
+    assert min(seconds) - python < 0.1, seconds
+
+
+def _seconds_of(command: list[str]) -> float:
+    best = 9.0
+    for _ in range(5):
+        begun = time.monotonic()
+        subprocess.run(command, check=True)
+        best = min(best, time.monotonic() - begun)
+    return best
