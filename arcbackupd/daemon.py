@@ -34,6 +34,8 @@ from arcbackupd.stack import open_engine
 
 _FINISH_SECONDS = 10.0
 """How long a dump at hand may go on after SIGTERM before it is abandoned."""
+_LAST_WORDS = timedelta(seconds=2)
+"""How long jobs may take to note how they ended."""
 _STATUS_SECONDS = 30.0
 _SCAN_SECONDS = 2.0
 _SCAN_NICENESS = 19
@@ -86,6 +88,7 @@ class Daemon:
             _log.info("Stopping", message_id=MessageId.DAEMON_STOPPING)
             await self._household.stop()
             await self._queue.stop("the daemon stops", _FINISH_SECONDS)
+            await self._household.runner.stop(_LAST_WORDS)
             await server.stop()
 
     def _make_household(self, settings: Settings) -> Household:
@@ -99,8 +102,10 @@ class Daemon:
         runner = JobRunner(self._history)
         scheduler = Scheduler(jobs, submit=runner.submit, history=self._history, clock=self._clock)
 
-        async def boot_dump() -> object:
-            return await asyncio.shield(backups.take(Reason.BOOT).result)
+        async def boot_dump() -> None:
+            await asyncio.shield(backups.take(Reason.BOOT).result)
+            # Asked now, so that the first `list` after a boot needn't wait for the answer.
+            await asyncio.to_thread(backups.backend.migrations)
 
         watch = BootWatch(engine, settings.state_dir / "boot.json", settings.boot.min_interval, boot_dump)
         return Household(Parts(settings, backups, scheduler), runner, watch)

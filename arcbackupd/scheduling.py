@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import os
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
@@ -143,6 +144,8 @@ class ClockWatch:
     Within a boot it compares the progress of both clocks. Across boots there is only the last time seen: an earlier
     one means a jump backward (an empty battery), a much later one may mean a jump forward or a long absence, which
     is doubted as well, since waiting for a day costs nothing.
+
+    May be asked from any thread.
     """
 
     def __init__(self, state_dir: Path, read: Callable[[], ClockReading] = read_clock) -> None:
@@ -152,10 +155,15 @@ class ClockWatch:
         self._base = _reading_from(saved.get("base"))
         self._seen = _time_or_none(saved.get("seen"))
         self._saved: datetime | None = None
+        self._lock = threading.Lock()
         self.last_jump = _jump_from(saved.get("jump"))
 
     def observe(self) -> ClockJump | None:
-        """Look at the clocks. Return the jump, if one happened since the last look."""
+        """Look at the clocks. Return the jump, if one happened since the last look, whoever looked then."""
+        with self._lock:
+            return self._observe()
+
+    def _observe(self) -> ClockJump | None:
         reading = self._read()
         jump = self._jump_until(reading)
         if jump is not None:
@@ -685,10 +693,12 @@ class Scheduler:
             timezone=UTC, job_defaults={"coalesce": True, "misfire_grace_time": None, "max_instances": 1}
         )
         self._heart: asyncio.Task[None] | None = None
+        self._jump_handled: ClockJump | None = None
 
     def start(self) -> None:
         """Begin. Call it in the event loop; jobs that are paused or disabled stay silent."""
         self._clock.observe()
+        self._jump_handled = self._clock.last_jump
         for job in self._jobs.values():
             if job.settings.enabled:
                 self._timer.add_job(self._enqueue, _ScheduleTrigger(job.schedule), args=[job], id=job.name)
@@ -762,16 +772,22 @@ class Scheduler:
                 _log.error("The scheduler's heartbeat failed", exc_info=error)
 
     def _look_at_clock(self) -> None:
-        jump = self._clock.observe()
-        if jump is not None and jump.by < timedelta(0):
-            self._schedule_anew()
+        self._clock.observe()
+        # Not what observe returns: somebody else may have looked, and been told, since the last heartbeat.
+        jump = self._clock.last_jump
+        if jump is not self._jump_handled:
+            self._jump_handled = jump
+            self._schedule_anew_if_needed()
         self._timer.wakeup()
 
-    def _schedule_anew(self) -> None:
+    def _schedule_anew_if_needed(self) -> None:
+        """Bring forward what now lies too far ahead. What is overdue stays so, and has its one run."""
         now = datetime.now(UTC)
         for name, job in self._jobs.items():
-            if self._is_timed(name) and not self._history.is_paused(name):
-                self._timer.modify_job(name, next_run_time=job.schedule.next_after(now))
+            planned = getattr(self._timer.get_job(name), "next_run_time", None)
+            following = job.schedule.next_after(now)
+            if planned is not None and planned > following:
+                self._timer.modify_job(name, next_run_time=following)
 
     def _is_timed(self, name: str) -> bool:
         return self._timer.get_job(name) is not None

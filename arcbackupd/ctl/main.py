@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 
 import click
-from click.shell_completion import get_completion_class
 
 from arcbackupd import __version__
 from arcbackupd.control.client import Connection
@@ -237,6 +236,8 @@ def check_config(session: Session, config: str | None) -> None:
 @click.pass_obj
 def completion(session: Session, shell: str) -> None:
     """Print the completion script for a shell: source <(arcbackupctl completion bash)."""
+    from click.shell_completion import get_completion_class  # needed here only
+
     script = get_completion_class(shell)
     if script is None:
         raise UsageError("usage", f"There is no completion for {shell}.")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from arcbackupd.ctl.words import ago, clean, duration, moment, paragraph, plural, since, size
 
@@ -25,8 +24,7 @@ _COLORS = {
 }
 
 
-@dataclass(frozen=True)
-class Screen:
+class Screen(NamedTuple):
     """What the text is for: the time, the width in columns, and a way to colour it (or not to)."""
 
     now: datetime
@@ -34,8 +32,7 @@ class Screen:
     paint: Callable[[str, str | None], str]
 
 
-@dataclass(frozen=True)
-class Column:
+class Column(NamedTuple):
     """A column of a table. Of a table too wide, columns with the highest ``rank`` go first; 0 always stays."""
 
     title: str

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -83,8 +82,7 @@ class Session:
 
     def screen(self) -> Screen:
         """What text is rendered for."""
-        width = shutil.get_terminal_size().columns if self.on_terminal else _NO_LIMIT
-        return Screen(datetime.now(UTC), width, self._paint)
+        return Screen(datetime.now(UTC), _columns() if self.on_terminal else _NO_LIMIT, self._paint)
 
     def confirm(self, question: str) -> None:
         """Ask. Raise Refused without a yes, and without a terminal to ask on."""
@@ -110,6 +108,16 @@ class Session:
 
     def _paint(self, text: str, color: str | None) -> str:
         return click.style(text, fg=color) if color and self.colored else text
+
+
+def _columns() -> int:
+    asked = os.environ.get("COLUMNS", "")
+    if asked.isdecimal() and int(asked) > 0:
+        return int(asked)
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or 80
+    except OSError:
+        return 80
 
 
 def _not_understood() -> OperationFailed:

@@ -134,6 +134,10 @@ class Backups:
     def clean_up(self) -> None:
         """Undo what a daemon that was killed left behind: partial files, and dumps still running on the server."""
         installation = self.installation()
+        if installation.world_readable:
+            _log.warning(
+                ".env can be read by everyone on this host", hint="`chmod 600 .env` in the install directory"
+            )
         directory = installation.backups_dir
         if directory.is_dir():
             with DirectoryLock(directory) as lock:

@@ -16,6 +16,8 @@ from arcbackupd.stack.process import Command, Finished, run
 
 _QUERY_TIMEOUT = 60
 _RETRY_SECONDS = 0.5
+_SERVER_STARTS = {"not-accepting"}
+_STACK_STARTS = {"container-stopped", "container-missing", "engine-down"}
 
 
 @dataclass(frozen=True)
@@ -39,14 +41,20 @@ class Database:
         """Its name."""
         return self._installation.database
 
-    def wait_until_accepting(self, limit: timedelta, cancellation: Cancellation) -> ServerFacts:
-        """Ask until the server answers. Raise what it said last when ``limit`` is over, other errors at once."""
+    def wait_until_accepting(
+        self, limit: timedelta, cancellation: Cancellation, *, starting: bool = False
+    ) -> ServerFacts:
+        """Ask until the server answers. Raise what it said last when ``limit`` is over, other errors at once.
+
+        While the whole stack is ``starting``, the database's container needn't be there yet either.
+        """
         deadline = time.monotonic() + limit.total_seconds()
         while True:
             try:
                 return self.facts()
             except ArcbackupdError as error:
-                if not _may_pass(error) or time.monotonic() > deadline:
+                passing = _SERVER_STARTS | (_STACK_STARTS if starting else set())
+                if error.code not in passing or time.monotonic() > deadline:
                     raise
             cancellation.wait(_RETRY_SECONDS)
 
@@ -85,11 +93,6 @@ class Database:
             "PGAPPNAME": application,
         }
         return self._engine.in_database(argv, environment, low_priority=low_priority)
-
-
-def _may_pass(error: ArcbackupdError) -> bool:
-    """Whether waiting may help: the server or its container is starting."""
-    return error.code in ("not-accepting", "container-stopped", "container-missing", "engine-down")
 
 
 def _explain(finished: Finished, program: str, installation: Installation) -> ArcbackupdError:

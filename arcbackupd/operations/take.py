@@ -63,7 +63,8 @@ def take(context: TakeContext, reason: Reason, cancellation: Cancellation) -> St
     """Take a dump for a reason. Raise ArcbackupdError when there is none; nothing is left behind then."""
     directory = context.installation.backups_dir
     yield Step("wait", "Waiting for the database")
-    facts = context.database.wait_until_accepting(context.settings.wait_for_database, cancellation)
+    limit = context.settings.wait_for_database
+    facts = context.database.wait_until_accepting(limit, cancellation, starting=reason is Reason.BOOT)
     if facts.tables == 0 and reason.automatic:
         yield Notice(f"The database {context.database.name} has no tables yet; there is nothing to dump.")
         return TakeOutcome("skipped", None, reason)

@@ -13,11 +13,12 @@ import selectors
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import time_machine
@@ -27,6 +28,7 @@ from structlog.testing import capture_logs
 from arcbackupd.errors import OperationFailed, UsageError
 from arcbackupd.jobs import Job, JobContext, JobOutcome, JobSettings, JobStatus
 from arcbackupd.log import get_logger
+from arcbackupd.operations.backups import Backups
 from arcbackupd.schedule import Schedule
 from arcbackupd.scheduling import (
     GROUP,
@@ -187,10 +189,8 @@ def exploding() -> None:
 
 
 def context(name: str = "recorder", tmp_path: Path = Path("/nonexistent")) -> JobContext:
-    async def submit(operation: object) -> object:
-        return operation
-
-    return JobContext(submit=submit, log=get_logger().bind(job=name), state_dir=tmp_path, host="host")
+    no_backups = cast("Backups", None)
+    return JobContext(backups=no_backups, log=get_logger().bind(job=name), state_dir=tmp_path, host="host")
 
 
 def loaded(kind: type[Job[Any]] = Recorder, *, schedule: str = "hourly", enabled: bool = True) -> LoadedJob:
@@ -317,6 +317,48 @@ def test_after_a_clock_set_back_by_three_days_the_next_hour_has_its_run(world: W
             assert "jumped backward by 3 days" in str(daemon.clock.doubt())
 
     world.live(main())
+
+
+def test_a_jump_that_somebody_else_noticed_first_is_heeded_all_the_same(world: World, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with Daemon(world, tmp_path, [loaded()]) as daemon:
+            await pass_time(HOUR)
+            for back in (3 * DAY, 2 * DAY):
+                world.set_clock(-back)
+                assert daemon.clock.doubt() is not None
+                before = len(daemon.runs())
+                await pass_time(4 * HOUR)
+                assert len(daemon.runs()) == before + 4
+
+    world.live(main())
+
+
+def test_a_jump_forward_and_back_between_two_heartbeats_leaves_nothing_far_ahead(
+    world: World, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        async with Daemon(world, tmp_path, [loaded()]) as daemon:
+            await pass_time(SECOND)
+            world.set_clock(30 * DAY)
+            daemon.scheduler.pause("recorder")
+            daemon.scheduler.resume("recorder")
+            daemon.clock.doubt()
+            world.set_clock(-30 * DAY)
+            daemon.clock.doubt()
+            await pass_time(4 * HOUR)
+            assert len(daemon.runs()) == 4
+
+    world.live(main())
+
+
+def test_the_clock_may_be_asked_from_many_threads_and_a_jump_is_told_once(world: World, tmp_path: Path) -> None:
+    watch = ClockWatch(tmp_path, world.read)
+    watch.observe()
+    world.set_clock(DAY)
+    with ThreadPoolExecutor(8) as pool, capture_logs() as logs:
+        doubts = list(pool.map(lambda _: watch.doubt(), range(200)))
+    assert len(set(doubts)) == 1
+    assert len(logs) == 1
 
 
 def test_a_paused_job_stays_paused_over_a_jump(world: World, tmp_path: Path) -> None:
