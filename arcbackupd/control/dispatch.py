@@ -41,7 +41,7 @@ class Dispatcher:
 
     def __init__(self, service: BackupsService, policy: AccessPolicy, log: Log) -> None:
         self._service = service
-        self._gate = Gatekeeper(policy)
+        self.gate = Gatekeeper(policy)
         self._log = log
 
     async def answer(self, request: Request, peer: Peer, write: Write) -> bytes:
@@ -73,7 +73,7 @@ class Dispatcher:
         return await self._call(METHODS[name], request, peer, write)
 
     async def _call(self, method: Method, request: Request, peer: Peer, write: Write) -> Reply:
-        peer = await self._gate.admit(peer, method.access, method.name)
+        peer = await self.gate.admit(peer, method.access, method.name)
         parameters = _validated(method.parameters, request.parameters or {})
         handler: Handler | None = getattr(self._service, method.handler, None)
         if handler is None:

@@ -67,6 +67,10 @@ class ControlServer:
             self._log(self._listener.notice, hint=self._listener.hint)
         self._watch()
 
+    def set_policy(self, policy: AccessPolicy) -> None:
+        """Decide by another policy from the next call on. Who may open the socket file stays as it was."""
+        self.dispatcher.gate.policy = policy
+
     async def stop(self, deadline: float = 5.0) -> None:
         """Accept no more, let calls in progress finish for ``deadline`` seconds, close everything."""
         self.stopping = True

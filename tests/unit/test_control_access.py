@@ -244,6 +244,18 @@ def test_an_admin_by_name_may_do_everything(directory: Path) -> None:
     assert [error for error, _ in replies] == ["ok", "ok", "ok"]
 
 
+def test_another_policy_holds_from_the_next_call_on(directory: Path) -> None:
+    gid = grp.getgrnam(GROUP).gr_gid
+    with serving(directory / "s", policy=AccessPolicy(GROUP, [])) as running:
+        before = ask_as(directory / "s", NOBODY.pw_uid, gid, [], "List", "Prune")
+        running.server.set_policy(AccessPolicy(None, ["nobody"]))
+        after = ask_as(directory / "s", NOBODY.pw_uid, gid, [], "List", "Prune")
+        running.server.set_policy(AccessPolicy(None, []))
+        [last] = ask_as(directory / "s", NOBODY.pw_uid, gid, [], "List")
+    assert [error for error, _ in before + after] == ["ok", "Refused", "ok", "ok"]
+    assert last[0] == "Refused"
+
+
 def test_a_uid_without_an_entry_is_refused_and_named_by_its_number(directory: Path) -> None:
     gid = grp.getgrnam(GROUP).gr_gid
     with serving(directory / "s", policy=AccessPolicy(GROUP, [])):

@@ -203,7 +203,7 @@ def test_status_tells_problems_with_hints_what_runs_and_that_retention_holds_sti
     text = render.status(reply, WIDE)
     assert text.startswith("NOT SAFE. There is no good backup.")
     assert "critical: The last dump failed.\n  hint: Look there." in text
-    assert "dump (running, since 2026-01-02 12:23:30 UTC): 5.0 MB, 2.5 MB/s, public.images" in text
+    assert "dump (running, since 2026-01-02 12:00:00 UTC): 5.0 MB, 2.5 MB/s, public.images" in text
     assert "Retention holds still: no good dump" in text
 
 
