@@ -38,7 +38,7 @@ _FINISH_SECONDS = 10.0
 _LAST_WORDS = timedelta(seconds=2)
 """How long jobs may take to note how they ended."""
 _STATUS_SECONDS = 30.0
-_SCAN_SECONDS = 2.0
+_SCAN_SECONDS = 1.0
 _SCAN_NICENESS = 19
 _log = get_logger()
 

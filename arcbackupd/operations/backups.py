@@ -56,6 +56,7 @@ class Backups:
         self._engine = engine
         self._queue = queue
         self._clock_doubt = clock_doubt
+        self._noticed: set[str] = set()
         self.host = host
         """Identity of this host, as manifests have it."""
         self.backend = Backend(engine, settings.engine.manage)
@@ -109,7 +110,7 @@ class Backups:
         """Queue a dump; its outcome is the operation's ``result``, and the journal's."""
 
         def start(cancellation: Cancellation) -> Steps[TakeOutcome]:
-            return _logged_take(self._take_context(), reason, cancellation)
+            return self._logged_take(take(self._take_context(), reason, cancellation))
 
         return self._queue.submit("dump", start, _PRIORITIES[reason], job="dump", reason=str(reason))
 
@@ -149,6 +150,29 @@ class Backups:
         if ended:
             _log.warning(f"Ended {ended} abandoned pg_dump on the database server")
 
+    def _logged_take(self, steps: Steps[TakeOutcome]) -> Steps[TakeOutcome]:
+        try:
+            outcome = yield from self._with_notices(steps)
+        except ArcbackupdError as error:
+            failure(error, message_id=MessageId.DUMP_FAILED)
+            raise
+        if outcome.name:
+            _log_taken(outcome)
+        return outcome
+
+    def _with_notices(self, steps: Steps[TakeOutcome]) -> Steps[TakeOutcome]:
+        """Let what is noticed reach the journal too, but not every hour anew."""
+        while True:
+            try:
+                event = next(steps)
+            except StopIteration as stop:
+                outcome: TakeOutcome = stop.value
+                return outcome
+            if isinstance(event, Notice) and event.text not in self._noticed:
+                self._noticed.add(event.text)
+                _log.warning(event.text, hint=event.hint)
+            yield event
+
     def _good(self) -> Iterator[Backup]:
         backups = self.catalogue.read(self.directory())
         return (backup for backup in backups if backup.good and backup.kind is Kind.BACKUP)
@@ -175,23 +199,16 @@ def _compatibility(backup: Backup, code: CodeMigrations) -> Compatibility:
     )
 
 
-def _logged_take(context: TakeContext, reason: Reason, cancellation: Cancellation) -> Steps[TakeOutcome]:
-    try:
-        outcome = yield from _with_notices(take(context, reason, cancellation))
-    except ArcbackupdError as error:
-        failure(error, message_id=MessageId.DUMP_FAILED)
-        raise
-    if outcome.name:
-        unchanged = outcome.outcome == "unchanged"
-        _log.info(
-            f"Took {outcome.name}" + (", unchanged since the last one" if unchanged else ""),
-            message_id=MessageId.DUMP_UNCHANGED if unchanged else MessageId.DUMP_PUBLISHED,
-            backup=outcome.name,
-            bytes=outcome.size,
-            sql_bytes=outcome.sql_length,
-            duration_s=outcome.duration_s,
-        )
-    return outcome
+def _log_taken(outcome: TakeOutcome) -> None:
+    unchanged = outcome.outcome == "unchanged"
+    _log.info(
+        f"Took {outcome.name}" + (", unchanged since the last one" if unchanged else ""),
+        message_id=MessageId.DUMP_UNCHANGED if unchanged else MessageId.DUMP_PUBLISHED,
+        backup=outcome.name,
+        bytes=outcome.size,
+        sql_bytes=outcome.sql_length,
+        duration_s=outcome.duration_s,
+    )
 
 
 def _logged_prune(steps: Steps[PruneOutcome]) -> Steps[PruneOutcome]:
@@ -207,16 +224,3 @@ def _logged_prune(steps: Steps[PruneOutcome]) -> Steps[PruneOutcome]:
         text = f"Pruned {len(outcome.removed)} backups, kept {kept}"
         _log.info(text, message_id=MessageId.PRUNE_DONE, bytes=outcome.freed, backups=", ".join(outcome.removed))
     return outcome
-
-
-def _with_notices(steps: Steps[TakeOutcome]) -> Steps[TakeOutcome]:
-    """Let what an operation notices reach the journal too."""
-    while True:
-        try:
-            event = next(steps)
-        except StopIteration as stop:
-            outcome: TakeOutcome = stop.value
-            return outcome
-        if isinstance(event, Notice):
-            _log.warning(event.text, hint=event.hint)
-        yield event

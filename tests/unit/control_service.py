@@ -411,10 +411,10 @@ async def main(path: Path, limits: Limits, descriptors: int | None) -> None:
     server = ControlServer(listener, SmallService(rows), EVERYBODY_IS_ROOT, say, limits)
     if descriptors is not None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
-    server.start()
-    print("ready", flush=True)
     done = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, done.set)
+    server.start()
+    print("ready", flush=True)
     await done.wait()
     await server.stop(1.0)
     print("stopped", flush=True)

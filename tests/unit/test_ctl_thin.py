@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -66,28 +65,24 @@ def test_the_dialler_loads_the_standard_library_only() -> None:
     assert loaded - {"arcbackupd", "__main__"} <= sys.stdlib_module_names
 
 
-def test_list_answers_soon(tmp_path: Path) -> None:
-    env = {**os.environ, "ARCBACKUPD_SOCKET": str(tmp_path / "s")}
+def test_a_list_of_two_weeks_takes_less_than_100_ms(tmp_path: Path) -> None:
     rows = [backup_row(number) for number in range(1, 337)]
-    seconds = []
     with serving(tmp_path / "s", SmallService(rows)):
-        for _ in range(7):
-            begun = time.monotonic()
-            command = [sys.executable, "-m", "arcbackupd.ctl.main", "list", "--json"]
-            with subprocess.Popen(command, stdout=subprocess.PIPE, env=env, cwd=ROOT) as client:
-                assert client.stdout
-                assert client.stdout.read(1) == b"{"
-                seconds.append(time.monotonic() - begun)
-                client.stdout.read()
-    python = _seconds_of([sys.executable, "-c", ""])
-    # The best of seven, and Python's own start taken off: what is measured is the client, not the machine.
-    assert min(seconds) - python < 0.1, seconds
+        client = cpu_seconds("-m", "arcbackupd.ctl.main", "--socket", str(tmp_path / "s"), "list", "--json")
+    assert client < 0.1
 
 
-def _seconds_of(command: list[str]) -> float:
-    best = 9.0
-    for _ in range(5):
-        begun = time.monotonic()
-        subprocess.run(command, check=True)
-        best = min(best, time.monotonic() - begun)
-    return best
+def cpu_seconds(*arguments: str) -> float:
+    """Return what Python takes with these arguments: of the processor, since the machine may have more to do."""
+    seconds = []
+    for _ in range(9):
+        client = os.posix_spawn(
+            sys.executable,
+            [sys.executable, *arguments],
+            {**os.environ, "PYTHONPATH": str(ROOT)},
+            file_actions=[(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)],
+        )
+        _, status, usage = os.wait4(client, 0)
+        assert status == 0
+        seconds.append(usage.ru_utime + usage.ru_stime)
+    return min(seconds)
