@@ -66,6 +66,7 @@ class Daemon:
         self._settings = settings
         self._host = host_id()
         self._stop = asyncio.Event()
+        self._news = asyncio.Event()
         self._clock = ClockWatch(settings.state_dir)
         self._history = JobHistory(settings.state_dir)
         self._queue: OperationQueue
@@ -73,7 +74,7 @@ class Daemon:
 
     async def run(self) -> None:
         """Start, say so, serve until told to stop, stop."""
-        self._queue = OperationQueue()
+        self._queue = OperationQueue(self._news.set)
         self._household = self._make_household(self._settings)
         service = Service(self._queue, self._clock, lambda: self._household.parts)
         server = ControlServer(self._listener(), service, self._policy(), _log_control)
@@ -149,6 +150,7 @@ class Daemon:
             configure_logging(settings.log_level)
             self._household.start()
             _log.info("The configuration was read again")
+            self._news.set()
         notify.ready()
 
     @contextlib.asynccontextmanager
@@ -184,8 +186,10 @@ class Daemon:
 
     async def _tell_status(self) -> None:
         while True:
+            self._news.clear()
             notify.status(await asyncio.to_thread(self._status_line))
-            await asyncio.sleep(_STATUS_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), _STATUS_SECONDS)
 
     def _status_line(self) -> str:
         if current := self._queue.current:
@@ -221,8 +225,8 @@ class Household:
     async def _live(self) -> None:
         try:
             await asyncio.to_thread(self.parts.backups.clean_up)
-        except (ArcbackupdError, OSError) as error:
-            _log.warning(f"What earlier runs left behind could not be looked at: {error}")
+        except ArcbackupdError as error:
+            _log.warning(f"What earlier runs left behind could not be looked at: {error.message}", hint=error.hint)
         # A boot that was missed comes before catching up: its dump may be all that is missing.
         await self.watch.look()
         self.parts.scheduler.start()
@@ -286,5 +290,6 @@ def _only_one(state_dir: Path) -> Any:
         os.close(descriptor)
 
 
-def _log_control(message: str, **fields: object) -> None:
-    _log.warning(message, **fields)
+def _log_control(message: str, *, hint: str = "", error: BaseException | None = None) -> None:
+    level = _log.error if error else _log.warning
+    level(message, hint=hint, exc_info=error)

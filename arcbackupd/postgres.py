@@ -17,9 +17,11 @@ NOT_ACCEPTING = (
     "could not connect to server",
     "Connection refused",
     "No such file or directory",
-    "server closed the connection unexpectedly",
 )
-"""What psql and pg_dump write when the server isn't there yet, or just went (LC_ALL=C)."""
+"""What psql and pg_dump write when the server isn't there yet, or no more (LC_ALL=C)."""
+
+SERVER_WENT = ("server closed the connection unexpectedly", "terminating connection")
+"""What they write when the server ends, or ends their session, while they work."""
 
 WRONG_PASSWORD = ("password authentication failed", "no password supplied")
 

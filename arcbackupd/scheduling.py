@@ -654,16 +654,16 @@ class JobState:
 class _ScheduleTrigger(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
     """A schedule as APScheduler asks for it.
 
-    Never returns a time that has passed, so a clock that jumped ahead by years costs one step, not one for each run
-    missed, all of which APScheduler would list in memory; nor one already fired, so a clock that goes back by a
-    second across a run doesn't repeat it.
+    It goes by now, never by the previous run: else a clock that jumped ahead by years would cost one step for each
+    run missed, all of which APScheduler lists in memory (its issue 1066).
     """
 
     def __init__(self, schedule: Schedule) -> None:
         self._schedule = schedule
 
     def get_next_fire_time(self, previous: datetime | None, now: datetime) -> datetime:
-        return self._schedule.next_after(now if previous is None else max(previous, now))
+        del previous
+        return self._schedule.next_after(now)
 
 
 class Scheduler:
@@ -799,6 +799,8 @@ class Scheduler:
         try:
             newest = job.job.last_good(self._history.last_good(job.name, now))
             return overdue(job.schedule, newest, now)
+        except ArcbackupdError:
+            return True  # its run will say what is wrong, and what to do
         except Exception as error:  # noqa: BLE001 - a plugin can raise anything
             _log.error(f"Job {job.name} can't tell when it last ran", job=job.name, exc_info=error)
             return False

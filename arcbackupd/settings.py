@@ -29,6 +29,7 @@ from pydantic_settings import (
     NestedSecretsSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
@@ -41,6 +42,8 @@ CONFIG_VARIABLE = "ARCBACKUPD_CONFIG"
 
 
 def _duration(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError('not a duration such as "90s"')  # noqa: TRY004  # pydantic makes errors of ValueErrors only
     return parse_duration(value) if isinstance(value, str) else value
 
 
@@ -237,6 +240,12 @@ def load_settings(path: Path) -> Settings:
         raise configuration_error(path, f"not valid TOML: {error}") from None
     except ValidationError as error:
         raise configuration_error(path, *validation_reasons(error)) from None
+    except SettingsError as error:
+        raise configuration_error(path, str(error)) from None
+    except UnicodeDecodeError:
+        raise configuration_error(path, "it, or a credential, is not text in UTF-8") from None
+    except RecursionError:
+        raise configuration_error(path, "not valid TOML: nested too deeply") from None
 
 
 def _check_readable(path: Path) -> None:

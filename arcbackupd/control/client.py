@@ -24,6 +24,8 @@ _GET_INFO = b'{"method":"org.varlink.service.GetInfo"}\0'
 _CHUNK = 256 * 1024
 _DIAL_SECONDS = 10.0
 REPLY_SECONDS = 120.0
+_GREETING_SECONDS = 30.0
+"""How long a daemon that was just woken may take until it says who it is. One that runs says it at once."""
 _START = "Start it: sudo systemctl start arcbackupd. If it fails: journalctl -u arcbackupd -e"
 
 
@@ -86,9 +88,14 @@ class Connection:
             raise _lost(method) from error
         if not self._greeted:
             self._greeted = True
-            self._take_greeting(self._next_message(method))
+            self._take_greeting(method)
 
-    def _take_greeting(self, message: dict[str, Any]) -> None:
+    def _take_greeting(self, method: str) -> None:
+        # Where systemd listens for a daemon that can't start, a call without a limit would wait for ever.
+        limit = self._socket.gettimeout()
+        self._socket.settimeout(_GREETING_SECONDS if limit is None else min(limit, _GREETING_SECONDS))
+        message = self._next_message(method)
+        self._socket.settimeout(limit)
         version = (message.get("parameters") or {}).get("version")
         self.daemon_version = version if isinstance(version, str) else None
 

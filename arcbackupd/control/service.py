@@ -20,7 +20,8 @@ from arcbackupd.control.interface import (
 from arcbackupd.dumps.catalogue import Backup
 from arcbackupd.dumps.compatibility import Badge, explain_newest
 from arcbackupd.dumps.manifest import Reason
-from arcbackupd.errors import ArcbackupdError
+from arcbackupd.errors import ArcbackupdError, OperationFailed
+from arcbackupd.jobs import JobStatus
 from arcbackupd.operations.backups import Backups, Listed
 from arcbackupd.operations.events import as_dict
 from arcbackupd.operations.health import Facts, Problem, Severity, Thresholds, assess
@@ -101,7 +102,10 @@ class Service:
 
     async def run_job(self, call: Call[JobParameters]) -> Reply:
         """Run a job now and wait for its end."""
-        await self._parts().scheduler.run_now(call.parameters.name)
+        run = await self._parts().scheduler.run_now(call.parameters.name)
+        if run.status in (JobStatus.FAILED, JobStatus.INTERRUPTED):
+            hint = "`journalctl -u arcbackupd` tells more; it runs again by its schedule."
+            raise OperationFailed("job-failed", f"Job {call.parameters.name} failed: {run.message}", hint=hint)
         return {"job": self._job(call.parameters.name)}
 
     async def pause_job(self, call: Call[JobParameters]) -> Reply:
@@ -141,7 +145,7 @@ class Service:
             now=now,
             started_at=self._started_at,
             last_good=last_good.taken_at if last_good else None,
-            last_dump_error=_last_error(states, "dump"),
+            last_dump_error=parts.backups.last_dump_failure or _failed_since(states, last_good),
             frozen=frozen,
             clock_doubt=self._clock.doubt(now),
             failed_jobs={state.name: state.problem for state in states if state.problem},
@@ -281,9 +285,12 @@ def _job(state: JobState) -> dict[str, Any]:
     }
 
 
-def _last_error(states: list[JobState], name: str) -> str | None:
-    run = next((state.last_run for state in states if state.name == name), None)
-    return run.message if run and run.status == "failed" else None
+def _failed_since(states: list[JobState], last_good: Backup | None) -> str | None:
+    """Why the last scheduled dump failed, perhaps of an earlier run of the daemon, if none came after it."""
+    run = next((state.last_run for state in states if state.name == "dump"), None)
+    if run is None or run.status is not JobStatus.FAILED or (last_good and last_good.taken_at > run.started_at):
+        return None
+    return run.message
 
 
 def _last_good(backup: Backup, now: datetime) -> dict[str, Any]:

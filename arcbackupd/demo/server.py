@@ -237,9 +237,12 @@ class EmbeddedPostgres:
             shutil.rmtree(self._home, ignore_errors=True)
             self._home = None
 
-    def detach(self) -> None:
-        """Let the server go on when this process ends; whoever asked for it has to end it."""
+    def detach(self) -> list[Path]:
+        """Let the server go on when this process ends; return what is to be removed when somebody ended it."""
         atexit.unregister(self.close)
+        atexit.unregister(shutil.rmtree)
+        copies = [parent for parent in self.bin_dir.parents if parent.name.startswith(_COPY_PREFIX)]
+        return [self.home, *copies]
 
     # Work
 
@@ -374,12 +377,15 @@ def _server_account() -> pwd.struct_passwd | None:
 
 
 @functools.cache
+_COPY_PREFIX = "pgbin-"
+
+
 def _usable_installation(major: int) -> Installation:
     """Return binaries that the server's account can read: as root, a copy for this process."""
     installed = find_installation(major)
     if os.geteuid() != 0:
         return installed
-    directory = Path(tempfile.mkdtemp(prefix="pgbin-", dir=_temporary_root(shared=True)))
+    directory = Path(tempfile.mkdtemp(prefix=_COPY_PREFIX, dir=_temporary_root(shared=True)))
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     directory.chmod(0o755)
     return installed.copy_to(directory)

@@ -134,7 +134,7 @@ class Observatory:
 
     def leave_running(self) -> None:
         """Say how to talk to what goes on running, and how to end it."""
-        self._postgres.detach()
+        removable = " ".join(str(path) for path in [self._home, *self._postgres.detach()])
         pids = [str(process.pid) for process in (self._backend, self._daemon) if process]
         here = Path(sys.executable).parent
         print(
@@ -142,7 +142,7 @@ class Observatory:
             f"    export ARCBACKUPD_SOCKET={self._socket}\n"
             f"    {here}/arcbackupctl list\n\n"
             f"Its configuration is {self._config}. End it:\n\n"
-            f"    kill {' '.join(pids)} {self._postgres.pid}; rm -r {self._home} {self._postgres.home}"
+            f"    kill {' '.join(pids)} {self._postgres.pid}; rm -r {removable}"
         )
 
     # What happens to it.

@@ -42,7 +42,8 @@ class FileIdentity:
 class Backup:
     """One backup file and what is known of it.
 
-    ``scan`` is there for a dump without a manifest that was scanned. ``problem`` says why a broken one is broken.
+    ``scan`` is there for a dump without a manifest that was scanned. ``problem`` says why a broken one is broken,
+    ``unreadable`` why nothing can be told of one for now: the filesystem refused, which says nothing of the dump.
     ``arrived_at`` is when its inode last changed on this host, which copying with old times doesn't hide.
     """
 
@@ -56,6 +57,7 @@ class Backup:
     manifest: Manifest | None = None
     scan: Scan | None = None
     problem: str | None = None
+    unreadable: str | None = None
     reason_of_name: Reason | None = None
 
     @property
@@ -136,6 +138,7 @@ class Catalogue:
         self._directory_mtime = 0
         self._idle_until = 0.0
         self._memory: _Memory | None = None
+        self._unreadable: dict[str, Backup] = {}
 
     def read(self, directory: Path) -> list[Backup]:
         """All backups of the directory, newest first; none when it doesn't exist."""
@@ -148,12 +151,19 @@ class Catalogue:
         """Scan the newest dump that waits for it and hasn't changed lately; return it, ``None`` when none waits."""
         if self._idle(directory, now):
             return None
-        waiting = [backup for backup in self.read(directory) if backup.state == "unscanned"]
+        unscanned = [backup for backup in self.read(directory) if backup.state == "unscanned"]
+        waiting = [backup for backup in unscanned if not backup.unreadable]
         backup = next((backup for backup in waiting if _quiet(backup, now)), None)
         if backup is None:
             self._idle_until = 0.0 if waiting else now + _LOOK_AGAIN_SECONDS
             return None
-        scan = scan_file(directory / backup.name)
+        try:
+            scan = scan_file(directory / backup.name)
+        except OSError as error:  # of the disk, say; the others must not wait for this one
+            unreadable = replace(backup, unreadable=_cannot_be_read(error))
+            with self._lock:
+                self._unreadable[backup.name] = unreadable
+            return unreadable
         with self._lock:
             self._remember_scan(directory, backup, scan)
         return replace(backup, scan=scan, problem=scan.problem)
@@ -182,6 +192,9 @@ class Catalogue:
         scanned = memory.scans.get(backup.name)
         if scanned and scanned.identity == backup.identity:
             return replace(backup, scan=scanned.scan, problem=scanned.scan.problem)
+        failed = self._unreadable.get(backup.name)
+        if failed and failed.identity == backup.identity:
+            return replace(backup, unreadable=failed.unreadable)
         return _with_manifest(directory, backup)
 
     def _recall(self) -> _Memory:
@@ -214,7 +227,11 @@ def _with_manifest(directory: Path, backup: Backup) -> Backup:
     except DamagedDump as error:
         return replace(backup, problem=str(error))
     except OSError as error:
-        return replace(backup, problem=f"it can't be read: {error.strerror}")
+        return replace(backup, unreadable=_cannot_be_read(error))
+
+
+def _cannot_be_read(error: OSError) -> str:
+    return f"it can't be read: {error.strerror}"
 
 
 def scan_file(path: Path) -> Scan:

@@ -157,13 +157,13 @@ def _parse_manifest(member: bytes) -> Manifest | None:
 
 def _read_contents(members: bytes, sha256: str) -> Contents:
     inflate = zlib.decompressobj()
-    text = b""
+    text = bytearray()
     try:
         for piece in _pieces(members):
             text += inflate.decompress(piece, max(1, CONTENTS_LIMIT - len(text)))
-        if digest(text) != sha256:
+        if digest(bytes(text)) != sha256:
             raise DamagedDump("its list of tables is damaged")
-        return Contents.model_validate_json(text)
+        return Contents.model_validate_json(bytes(text))
     except (zlib.error, ValidationError) as error:
         raise DamagedDump("its list of tables is damaged") from error
 

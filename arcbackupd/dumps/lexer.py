@@ -20,13 +20,15 @@ LINE_LIMIT = 4096
 """Bytes kept of a comment line, and the longest backslash command that is read."""
 TOKEN_LIMIT = 256
 """Bytes held back at a border for a token that may go on."""
+TAG_LIMIT = 64 << 10
+"""Bytes of a dollar quote's tag: pg_dump lengthens it for as long as the quoted text holds it."""
 
 _MORE = -1  # what a state returns when it can't decide before the next block
 
 _SPACE = re.compile(rb"[ \t\r\n\f\v]*")
 _SPECIAL = re.compile(rb"""['"$;\\()]|--|/\*""")
 _WORD = re.compile(rb"[A-Za-z0-9_$\x80-\xff]*")
-_WORD_AT_END = re.compile(rb"[A-Za-z0-9_$\x80-\xff]*\Z")
+_WORD_BYTES = bytes(byte for byte in range(256) if _WORD.fullmatch(bytes([byte])))
 _LINE_END = re.compile(rb"[\r\n]")
 _IDENTIFIER_START = re.compile(rb"[A-Za-z_\x80-\xff]")
 _DOLLAR_TAG = re.compile(rb"\$(?:[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]*)?\$")
@@ -34,12 +36,12 @@ _DOLLAR_TAG_BEGUN = re.compile(rb"\$(?:[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]*)
 _QUOTE_OR_BACKSLASH = re.compile(rb"['\\]")
 _COMMENT_EDGE = re.compile(rb"/\*|\*/")
 _ROUTINE = re.compile(rb"CREATE\s+(?:OR\s+REPLACE\s+)?(?:FUNCTION|PROCEDURE)\s", re.IGNORECASE)
-_QUOTED = re.compile(
-    rb"""[eE]'(?:[^'\\]|\\.|'')*+'|'[^']*+'|"[^"]*+"|(\$[A-Za-z0-9_\x80-\xff]*\$).*?\1|--[^\n]*+|/\*.*?\*/""",
-    re.DOTALL,
+_BLOCK_WORD = re.compile(
+    rb"(?<![A-Za-z0-9_$\x80-\xff])(BEGIN|CASE|END)(?![A-Za-z0-9_$\x80-\xff])", re.IGNORECASE
 )
-_BLOCK_WORD = re.compile(rb"\b(?:BEGIN|CASE|END)\b", re.IGNORECASE)
-_COPY_END = b"\n\\.\n"
+_COPY_END = b"\n\\."
+_COPY_END_LINE = re.compile(rb"\\\.\r?\n")
+_COPY_END_LINE_BEGUN = re.compile(rb"\\(?:\.\r?)?\Z")
 
 
 class Reader(Protocol):
@@ -80,7 +82,6 @@ class Lexer:
         self._in_statement = False
         self._parentheses = 0
         self._blocks = 0
-        self._blocks_counted_to = 0
         self._dollar_tag = b""
         self._comment_depth = 0
         self._comment_line = bytearray()
@@ -169,28 +170,27 @@ class Lexer:
         self._head.clear()
         self._head_from = position
         self._in_statement = True
-        self._parentheses = self._blocks = self._blocks_counted_to = 0
+        self._parentheses = self._blocks = 0
         return self._enter(self._statement, position)
 
     def _statement(self, buffer: bytes, position: int) -> int:
         found = _SPECIAL.search(buffer, position)
         if found is None:
-            return self._hold_back(buffer, position)
+            end = self._hold_back(buffer, position)
+            self._count_blocks(buffer, position, end)
+            return end
+        self._count_blocks(buffer, position, found.start())
         return self._TOKENS[found[0]](self, buffer, found.start(), position)
 
     def _hold_back(self, buffer: bytes, position: int) -> int:
         """Consume what can't be the beginning of a token that goes on in the next block."""
-        tail_from = max(position, len(buffer) - TOKEN_LIMIT)
-        word = _WORD_AT_END.search(buffer, tail_from)
-        end = word.start() if word else len(buffer)
+        end = len(buffer) - len(self._word_before(buffer, len(buffer), position))
         if end == len(buffer) and buffer[-1:] in (b"-", b"/"):
             end -= 1
-        if end > position:
-            return end
-        return _MORE if len(buffer) - position < TOKEN_LIMIT else len(buffer)
+        return end if end > position else _MORE
 
     def _semicolon(self, buffer: bytes, start: int, _position: int) -> int:
-        if self._parentheses or self._in_routine_block(buffer, start):
+        if self._parentheses or self._blocks:
             return start + 1
         self._keep_head(buffer, start)
         self._in_statement = False
@@ -202,22 +202,24 @@ class Lexer:
         self._head += buffer[self._head_from : min(end, self._head_from + room)]
         self._head_from = end
 
-    def _in_routine_block(self, buffer: bytes, start: int) -> bool:
-        """Whether this ``;`` stands between BEGIN and END of an SQL-standard body, counted as psql counts."""
-        self._keep_head(buffer, start)
-        if not _ROUTINE.match(self._head):
-            return False
-        code = _QUOTED.sub(b" ", bytes(self._head[self._blocks_counted_to :]))
-        self._blocks_counted_to = len(self._head)
-        for word in _BLOCK_WORD.findall(code):
-            match word.upper():
+    def _count_blocks(self, buffer: bytes, start: int, end: int) -> None:
+        """Follow BEGIN and END of an SQL-standard body, in which a ``;`` ends nothing, as psql counts them."""
+        if self._parentheses:
+            return
+        for word in _BLOCK_WORD.finditer(buffer, start, max(start, end + 1)):  # the next byte may belong to it
+            if word.end() > end or not self._in_routine(buffer, word.start()):
+                continue
+            match word[1].upper():
                 case b"BEGIN":
                     self._blocks += 1
                 case b"CASE" if self._blocks:
                     self._blocks += 1
                 case b"END" if self._blocks:
                     self._blocks -= 1
-        return self._blocks > 0
+
+    def _in_routine(self, buffer: bytes, start: int) -> bool:
+        self._keep_head(buffer, start)
+        return _ROUTINE.match(self._head) is not None
 
     def _open_parenthesis(self, _buffer: bytes, start: int, _position: int) -> int:
         self._parentheses += 1
@@ -244,11 +246,14 @@ class Lexer:
         if _IDENTIFIER_START.search(self._word_before(buffer, start, position)):
             return self._rest_of_identifier(buffer, start, position)
         tag = _DOLLAR_TAG.match(buffer, start)
-        if tag is not None:
+        if tag is not None and len(tag[0]) <= TAG_LIMIT:
             self._dollar_tag = tag[0]
             return self._enter(self._dollar_string, tag.end())
-        if _DOLLAR_TAG_BEGUN.match(buffer, start) and len(buffer) - start < TOKEN_LIMIT:
+        begun = tag is None and _DOLLAR_TAG_BEGUN.match(buffer, start)
+        if begun and len(buffer) - start <= TAG_LIMIT:
             return start if start > position else _MORE
+        if tag or begun:
+            self._reader.misplaced("a dollar quote without a bound")
         return start + 1
 
     def _rest_of_identifier(self, buffer: bytes, start: int, position: int) -> int:
@@ -258,8 +263,8 @@ class Lexer:
 
     @staticmethod
     def _word_before(buffer: bytes, start: int, position: int) -> bytes:
-        word = _WORD_AT_END.search(buffer[max(position, start - TOKEN_LIMIT) : start])
-        return word[0] if word else b""
+        text = buffer[max(position, start - TOKEN_LIMIT + 1) : start]
+        return text[len(text.rstrip(_WORD_BYTES)) :]
 
     def _string(self, buffer: bytes, position: int) -> int:
         return self._until(b"'", buffer, position)
@@ -341,23 +346,25 @@ class Lexer:
 
     def _copy_data(self, buffer: bytes, position: int) -> int:
         if self._line_start:
-            beginning = buffer[position : position + 3]
-            if beginning == b"\\.\n":
-                return self._end_of_copy(position + 3)
-            if b"\\.\n".startswith(beginning):
+            if end := _COPY_END_LINE.match(buffer, position):
+                return self._end_of_copy(end[0], end.end())
+            if _COPY_END_LINE_BEGUN.match(buffer, position):
                 return _MORE
             self._line_start = False
-        end = buffer.find(_COPY_END, position)
-        if end >= 0:
-            self._reader.data(buffer, position, end + 1)
-            return self._end_of_copy(end + len(_COPY_END))
+        before = buffer.find(_COPY_END, position)
+        if before >= 0:
+            self._reader.data(buffer, position, before + 1)
+            self._line_start = True
+            return before + 1
         held = len(buffer) - _overlap(buffer, _COPY_END)
         if held <= position:
             return _MORE
         self._reader.data(buffer, position, held)
         return held
 
-    def _end_of_copy(self, position: int) -> int:
+    def _end_of_copy(self, line: bytes, position: int) -> int:
+        if b"\r" in line:  # psql ends the data here all the same
+            self._reader.misplaced("data that end with a carriage return")
         self._reader.end_of_data()
         return self._enter(self._between, position)
 

@@ -9,6 +9,7 @@ from enum import StrEnum
 
 _NAME = re.compile(r"(backup|pre-restore)-(\d{8}-\d{6})\.sql\.gz", re.ASCII)
 _TIME = "%Y%m%d-%H%M%S"
+_TIME_LENGTH = len("YYYYMMDD-HHMMSS")  # years before 1000 come out shorter
 
 
 class Kind(StrEnum):
@@ -26,7 +27,7 @@ class BackupName:
     kind: Kind
 
     def __str__(self) -> str:
-        return f"{self.kind}-{self.taken_at.strftime(_TIME)}.sql.gz"
+        return f"{self.kind}-{self.taken_at.strftime(_TIME).zfill(_TIME_LENGTH)}.sql.gz"
 
 
 def parse_name(text: str) -> BackupName | None:

@@ -21,6 +21,8 @@ MIGRATIONS_LIMIT = 4 << 20
 """Bytes of ``django_migrations`` that are read; ten times what a long-lived Django project has."""
 
 _VERSION = re.compile(rb"-- Dumped (from database|by pg_dump) version (\S+)")
+_KEY = re.compile(rb"[A-Za-z0-9]+")
+_CONNECT = re.compile(rb'\\connect(?: +(?:[A-Za-z0-9_.=-]|"(?:[^"]|"")*+")+)*+')
 _TRAILER = (b"--", b"-- PostgreSQL database dump complete", b"--")
 
 
@@ -127,15 +129,16 @@ class Scanner:
 
     def command(self, line: bytes) -> bool:
         """Follow the ``\\restrict`` key; any other command but ``\\connect`` makes the dump unprovable."""
-        verb, _, argument = line.rstrip(b"\r").partition(b" ")
-        if verb == b"\\restrict" and self._key is None:
+        line = line.rstrip(b"\r")
+        verb, _, argument = line.partition(b" ")
+        if verb == b"\\restrict" and self._key is None and _KEY.fullmatch(argument):
             self._key = argument
             return False
         if verb == b"\\unrestrict" and argument == self._key:
             self._key = None
             return False
-        if verb != b"\\connect":
-            self.misplaced(f"the psql command {sqltext.decode(verb[:32], self._codec)}")
+        if not _CONNECT.fullmatch(line):  # also one with another command, or a shell's, behind it
+            self.misplaced(f"the psql command {sqltext.decode(line.split()[0][:32], self._codec)}")
         self._not_the_end()
         return True
 

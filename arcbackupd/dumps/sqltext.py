@@ -10,16 +10,19 @@ _IDENT = rb'(?:"(?:[^"]|"")*+"|[A-Za-z_\x80-\xff][A-Za-z0-9_$\x80-\xff]*+)'
 _NAME = rb"%(i)s(?:\s*\.\s*%(i)s)*" % {b"i": _IDENT}
 _LIST = rb"%(i)s(?:\s*,\s*%(i)s)*" % {b"i": _IDENT}
 _IDENTIFIER = re.compile(_IDENT)
-_COMMENTS = re.compile(rb'("(?:[^"]|"")*+")|--[^\r\n]*+|/\*.*?\*/', re.DOTALL)
+_COMMENTS = re.compile(rb'("(?:[^"]|"")*+")|--[^\r\n]*+|/\*.*?(?:\*/|\Z)', re.DOTALL)
 _COPY = re.compile(rb"COPY\s+(%s)\s*(?:\(\s*(%s)\s*\)\s*)?FROM\s+STDIN\b" % (_NAME, _LIST), re.IGNORECASE)
 _SETTING = re.compile(rb"SET\s+(\w+)\s*(?:=|\bTO\b)\s*'?([A-Za-z0-9_-]+)", re.IGNORECASE)
+_QUOTED_IDENTIFIER = re.compile(rb'"(?:[^"]|"")*+"')
+_MASKED = re.compile(rb'"(\d+)"')
 _ROLE_CLAUSES = {
     b"ALTER": re.compile(rb".*\bOWNER\s+TO\s+(%s)\s*\Z|ALTER\s+DEFAULT\s+PRIVILEGES\s+FOR\s+(?:ROLE|USER)\s+(%s)"
                          % (_IDENT, _LIST), re.IGNORECASE | re.DOTALL),
     b"GRANT": re.compile(rb".*\bTO\s+(%s)" % _LIST, re.IGNORECASE | re.DOTALL),
     b"REVOKE": re.compile(rb".*\bFROM\s+(%s)" % _LIST, re.IGNORECASE | re.DOTALL),
-    b"CREATE": re.compile(rb"CREATE\s+(?:POLICY\s.*?\bTO\s+(%s)|USER\s+MAPPING\s+FOR\s+(%s)\s+SERVER)"
-                          % (_LIST, _IDENT), re.IGNORECASE | re.DOTALL),
+    b"CREATE": re.compile(rb"CREATE\s+(?:POLICY\s+%s\s+ON\s+%s(?:\s+AS\s+\w+)?(?:\s+FOR\s+\w+)?\s+TO\s+(%s)"
+                          rb"|USER\s+MAPPING\s+FOR\s+(%s)\s+SERVER)"
+                          % (_IDENT, _NAME, _LIST, _IDENT), re.IGNORECASE),
     b"SET": re.compile(rb"SET\s+(?:SESSION\s+AUTHORIZATION|ROLE)\s+(%s)" % _IDENT, re.IGNORECASE),
 }  # fmt: skip
 _NOT_ROLES = frozenset({b"public", b"current_user", b"session_user", b"current_role", b"default", b"none"})
@@ -68,10 +71,13 @@ def roles_named(head: bytes) -> set[bytes]:
     pattern = _ROLE_CLAUSES.get(head.split(None, 1)[0].upper()) if head else None
     if pattern is None:
         return set()
+    names: list[bytes] = []  # quoted ones are put aside: they may hold the very words that are looked for
+    head = _QUOTED_IDENTIFIER.sub(lambda match: names.append(match[0]) or b'"%d"' % (len(names) - 1), head)
     groups = [group for match in (pattern.match(head), _DEFAULT_PRIVILEGES.match(head)) if match
               for group in match.groups() if group]  # fmt: skip
-    named = {_unquote(ident) for group in groups for ident in _IDENTIFIER.findall(group)}
-    return {role for role in named if role.lower() not in _NOT_ROLES}
+    idents = [ident for group in groups for ident in _IDENTIFIER.findall(group)]
+    unmasked = (_MASKED.sub(lambda match: names[int(match[1])], ident) for ident in idents)
+    return {role for role in map(_unquote, unmasked) if role.lower() not in _NOT_ROLES}
 
 
 def copy_value(field: bytes) -> bytes | None:

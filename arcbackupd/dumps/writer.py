@@ -99,7 +99,7 @@ class PartialDump:
             self._thread.join()
 
     def _work(self) -> None:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._niceness)
+        lower_priority(self._niceness)
         self._attempt(reserved_member)
         for block in iter(self._blocks.get, None):
             self._attempt(lambda block=block: self._compressor.compress(block))  # type: ignore[misc]
@@ -115,6 +115,13 @@ class PartialDump:
             self._written += len(data)
         except Exception as error:  # noqa: BLE001  # raised again in the thread that writes
             self._error = error
+
+
+def lower_priority(niceness: int) -> None:
+    """Give the calling thread this niceness, unless it has a higher one already, which only root may lower."""
+    thread = threading.get_native_id()
+    if os.getpriority(os.PRIO_PROCESS, thread) < niceness:
+        os.setpriority(os.PRIO_PROCESS, thread, niceness)
 
 
 def link_unchanged(directory: Path, previous: str, name: BackupName) -> BackupName:

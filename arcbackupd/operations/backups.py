@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from arcbackupd.dumps.catalogue import Backup, Catalogue
-from arcbackupd.dumps.compatibility import Compatibility, compare
+from arcbackupd.dumps.compatibility import Badge, Compatibility, compare
 from arcbackupd.dumps.manifest import Reason
 from arcbackupd.dumps.names import Kind
 from arcbackupd.dumps.reference import resolve
@@ -18,6 +18,7 @@ from arcbackupd.errors import ArcbackupdError
 from arcbackupd.log import failure, get_logger, redact
 from arcbackupd.messages import MessageId
 from arcbackupd.operations.backend import Backend, CodeMigrations
+from arcbackupd.operations.backups_dir import disk_error
 from arcbackupd.operations.cancellation import Cancellation
 from arcbackupd.operations.database import Database
 from arcbackupd.operations.events import Notice, Steps
@@ -63,6 +64,8 @@ class Backups:
         """The backend whose migrations decide on compatibility."""
         self.catalogue = Catalogue(settings.state_dir / "catalogue.json")
         """What is known of the files."""
+        self.last_dump_failure: str | None = None
+        """Why the last dump since the start failed, whoever asked for it; ``None`` when it didn't."""
 
     # Looking.
 
@@ -129,7 +132,11 @@ class Backups:
         """Scan one dump that has no manifest, if one waits; return whether there was one. Blocking."""
         scanned = self.catalogue.scan_pending(self.directory(), time.time())
         if scanned:
-            _log.info("Scanned a dump that has no manifest", backup=scanned.name, problem=scanned.problem)
+            _log.info(
+                "Scanned a dump that has no manifest",
+                backup=scanned.name,
+                problem=scanned.problem or scanned.unreadable,
+            )
         return scanned is not None
 
     def clean_up(self) -> None:
@@ -140,14 +147,20 @@ class Backups:
                 ".env can be read by everyone on this host", hint="`chmod 600 .env` in the install directory"
             )
         directory = installation.backups_dir
-        if directory.is_dir():
+        if not directory.is_dir():
+            return
+        try:
             with DirectoryLock(directory) as lock:
-                if not lock.acquire():
-                    return
-                for name in sweep_partials(directory):
-                    _log.warning("Removed what an interrupted dump left", backup=name)
-        ended = Database(self._engine, installation).end_dumps()
-        if ended:
+                # Held for both: the dump of somebody who called at once must not be taken for an abandoned one.
+                if lock.acquire():
+                    self._clean_up(directory, Database(self._engine, installation))
+        except OSError as error:
+            raise disk_error(error, directory) from error
+
+    def _clean_up(self, directory: Path, database: Database) -> None:
+        for name in sweep_partials(directory):
+            _log.warning("Removed what an interrupted dump left", backup=name)
+        if ended := database.end_dumps():
             _log.warning(f"Ended {ended} abandoned pg_dump on the database server")
 
     def _logged_take(self, steps: Steps[TakeOutcome]) -> Steps[TakeOutcome]:
@@ -155,7 +168,9 @@ class Backups:
             outcome = yield from self._with_notices(steps)
         except ArcbackupdError as error:
             failure(error, message_id=MessageId.DUMP_FAILED)
+            self.last_dump_failure = error.message
             raise
+        self.last_dump_failure = None
         if outcome.name:
             _log_taken(outcome)
         return outcome
@@ -193,6 +208,8 @@ class Backups:
 
 
 def _compatibility(backup: Backup, code: CodeMigrations) -> Compatibility:
+    if backup.unreadable:
+        return Compatibility(Badge.UNKNOWN, annotation=backup.unreadable)
     scanned = backup.state != "unscanned"
     return compare(
         backup.migrations, code.names, broken=backup.problem, scanned=scanned, why_no_code=code.why_unknown

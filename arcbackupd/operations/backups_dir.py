@@ -16,6 +16,7 @@ from arcbackupd.operations.events import Step, Steps
 from arcbackupd.settings import Dump as DumpSettings
 
 _LOCK_RETRY_SECONDS = 0.5
+_DROP_IN = "/etc/systemd/system/arcbackupd.service.d/paths.conf"
 ROOM_BESIDE_A_DUMP = 64 << 20
 """Bytes that must stay free beside a dump as large as the last one was."""
 
@@ -79,7 +80,8 @@ def disk_error(error: OSError, directory: Path) -> OperationFailed:
         return _disk_full(directory, "no space was left while writing")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         hint = (
-            f"Add ReadWritePaths={directory.parent} to the unit (see the drop-in beside it), and check the mount."
+            f"Let the service write there by ReadWritePaths={directory.parent} in {_DROP_IN} (paths.conf.example is"
+            " beside it); if it may already, see the mount and the owner of the directory."
         )
         return OperationFailed("not-writable", f"{directory} can't be written: {error.strerror}.", hint=hint)
     hint = "See the kernel's log (`journalctl -k`): the disk itself may be failing."

@@ -97,8 +97,10 @@ class BootWatch:
         try:
             while not ended.done():
                 waiting = asyncio.ensure_future(started.wait())
-                await asyncio.wait([waiting, ended], return_when=asyncio.FIRST_COMPLETED)
-                waiting.cancel()
+                try:
+                    await asyncio.wait([waiting, ended], return_when=asyncio.FIRST_COMPLETED)
+                finally:  # also when a reload cancels us
+                    waiting.cancel()
                 if started.is_set():
                     started.clear()
                     await self.look()

@@ -16,8 +16,10 @@ from arcbackupd.stack.process import Command, Finished, run
 
 _QUERY_TIMEOUT = 60
 _RETRY_SECONDS = 0.5
-_SERVER_STARTS = {"not-accepting"}
+_SERVER_STARTS = {"not-accepting", "server-went"}
 _STACK_STARTS = {"container-stopped", "container-missing", "engine-down"}
+_KILLED = 128
+"""Engines, as shells do, add it to the signal that a program in a container was killed by."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,30 @@ def _explain(finished: Finished, program: str, installation: Installation) -> Ar
     if "canceling statement due to lock timeout" in said:
         hint = "Something holds an exclusive lock, a migration perhaps; the next dump comes by itself."
         return OperationFailed("lock-timeout", "The dump waited too long for a lock on a table.", hint=hint)
-    how = f"was killed by signal {-finished.status}" if finished.status < 0 else f"ended with {finished.status}"
-    said = said.splitlines()[-1] if said else "it said nothing"
-    return OperationFailed("program-failed", f"{program} {how}: {said}.", hint="The database's log may tell more.")
+    if any(text in said for text in postgres.SERVER_WENT):
+        hint = (
+            "It was stopped, restarted or crashed: its log tells, `docker logs` of the database container. "
+            "The next dump comes by itself."
+        )
+        return OperationFailed("server-went", f"The database server ended while {program} was at work.", hint=hint)
+    return _program_failed(program, finished.status, said)
+
+
+def _program_failed(program: str, status: int, said: str) -> ArcbackupdError:
+    killed_by = -status if status < 0 else status - _KILLED
+    if not said and killed_by > 0:
+        hint = (
+            "Its container was stopped, or memory ran out: see `docker ps -a` and `journalctl -k`. "
+            "The next dump comes by itself; `arcbackupctl backup` takes one now."
+        )
+        return OperationFailed("program-killed", f"{program} was killed by signal {killed_by}.", hint=hint)
+    said = f": {_essence(said)}" if said else ""
+    return OperationFailed(
+        "program-failed", f"{program} ended with {status}{said}.", hint="The database's log may tell more."
+    )
+
+
+def _essence(said: str) -> str:
+    """The line that tells: the first error, or else the last line."""
+    lines = said.splitlines()
+    return next((line for line in lines if "error:" in line.lower()), lines[-1]).strip().rstrip(".")

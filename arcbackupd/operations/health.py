@@ -58,17 +58,16 @@ def assess(facts: Facts, thresholds: Thresholds) -> tuple[Severity, list[Problem
 
 def _age(facts: Facts, thresholds: Thresholds) -> list[Problem]:
     hint = "`arcbackupctl backup` takes one now; `journalctl -u arcbackupd` tells why none was taken."
-    if facts.last_dump_error:
-        hint = f"The last try failed: {facts.last_dump_error} `arcbackupctl backup` tries again now."
+    failed = f" The last try failed: {facts.last_dump_error}" if facts.last_dump_error else ""
     if facts.last_good is None:
         young = facts.now - facts.started_at < thresholds.warn_after
         severity = Severity.WARNING if young else Severity.CRITICAL
-        return [Problem("no-good-backup", "There is no good backup.", hint, severity)]
+        return [Problem("no-good-backup", f"There is no good backup.{failed}", hint, severity)]
     age = facts.now - facts.last_good
     if age >= thresholds.critical_after:
-        return [Problem("last-good-old", _old(age), hint, Severity.CRITICAL)]
+        return [Problem("last-good-old", _old(age) + failed, hint, Severity.CRITICAL)]
     if age >= thresholds.warn_after:
-        return [Problem("last-good-old", _old(age), hint, Severity.WARNING)]
+        return [Problem("last-good-old", _old(age) + failed, hint, Severity.WARNING)]
     if facts.last_dump_error:
         return [Problem("dump-failed", f"The last dump failed: {facts.last_dump_error}", hint, Severity.WARNING)]
     return []

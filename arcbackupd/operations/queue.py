@@ -78,7 +78,9 @@ class Operation(Generic[Result]):
 class OperationQueue:
     """Runs operations in the order of their priority. To be used in the event loop's thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, changed: Callable[[], None] = lambda: None) -> None:
+        """``changed`` is called whenever an operation begins or ends."""
+        self._changed = changed
         self._waiting: list[tuple[Priority, int, Operation[Any]]] = []
         self._count = itertools.count()
         self._current: Operation[Any] | None = None
@@ -136,6 +138,7 @@ class OperationQueue:
             operation.started_at = datetime.now(UTC)
             loop = asyncio.get_running_loop()
             threading.Thread(target=self._work, args=(operation, loop), name=operation.kind, daemon=True).start()
+            self._changed()
 
     def _work(self, operation: Operation[Any], loop: asyncio.AbstractEventLoop) -> None:
         """In the operation's own thread, so that its niceness is its own too."""
@@ -150,11 +153,14 @@ class OperationQueue:
     def _ended(self, operation: Operation[Any], outcome: object, error: BaseException | None) -> None:
         self._current = None
         operation.state = "failed" if error else "done"
-        if error:
+        if operation.result.done():  # whoever awaited it was cancelled, and it with them
+            pass
+        elif error:
             operation.result.set_exception(_presentable(error))
         else:
             operation.result.set_result(outcome)
         operation.end()
+        self._changed()
         self._next()
 
 

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import secrets
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from arcbackupd import __version__
-from arcbackupd.dumps.catalogue import Backup, Catalogue
+from arcbackupd.dumps.catalogue import Backup, Catalogue, FileIdentity
 from arcbackupd.dumps.dumpfile import BLOCK, detach_contents, manifest_member
 from arcbackupd.dumps.manifest import Contents, Manifest, Reason
 from arcbackupd.dumps.names import BackupName, Kind
 from arcbackupd.dumps.scan import Scan, Scanner
-from arcbackupd.dumps.writer import FileRights, NoLinks, PartialDump, free_name, link_unchanged, make_durable
+from arcbackupd.dumps.writer import (
+    FileRights,
+    NoLinks,
+    PartialDump,
+    free_name,
+    link_unchanged,
+    lower_priority,
+    make_durable,
+)
 from arcbackupd.errors import ArcbackupdError, OperationFailed
 from arcbackupd.operations.backups_dir import check_room, disk_error, file_rights, locked, prepare_directory
 from arcbackupd.operations.cancellation import Cancellation
@@ -71,6 +77,7 @@ def take(context: TakeContext, reason: Reason, cancellation: Cancellation) -> St
     rights = file_rights(context.settings)
     prepare_directory(directory, rights)
     with (yield from locked(directory, cancellation)):
+        context.database.end_dumps()  # one that was abandoned while the server couldn't be asked to end it
         newest = _newest_good(context.catalogue.read(directory))
         check_room(directory, newest.size if newest else 0)
         try:
@@ -92,7 +99,7 @@ def _dump(
     directory = context.installation.backups_dir
     name = free_name(directory, BackupName(started.replace(microsecond=0), Kind.BACKUP))
     niceness = _LOW_PRIORITY if _low_priority(context, reason) else 0
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
+    lower_priority(niceness)
     level = context.settings.compression_level
     yield Step("dump", f"Dumping {context.database.name}")
     with PartialDump(directory, name, level=level, rights=rights, niceness=niceness) as partial:
@@ -205,16 +212,35 @@ def _publish(
     newest: Backup | None,
 ) -> Steps[tuple[str, BackupName]]:
     """Give the dump its name; an unchanged one becomes another name of the previous file."""
-    same = newest and newest.manifest and newest.content == manifest.content_sha256
+    same = (
+        newest and newest.manifest and newest.content == manifest.content_sha256 and _still_there(context, newest)
+    )
     if newest and same and context.settings.link_unchanged and reason in (Reason.SCHEDULED, Reason.MANUAL):
         try:
             published = link_unchanged(context.installation.backups_dir, newest.name, name)
         except NoLinks as error:
             yield Notice(f"An unchanged dump is stored whole: the filesystem can't link it ({error}).")
         else:
-            context.catalogue.remember_reason(str(published), reason)
+            yield from _remember_reason(context, published, reason)
             return "unchanged", published
     return "published", partial.publish(name)
+
+
+def _still_there(context: TakeContext, newest: Backup) -> bool:
+    """Whether the file is still the one that was found good: the dump took its time."""
+    try:
+        status = (context.installation.backups_dir / newest.name).lstat()
+    except FileNotFoundError:
+        return False
+    return FileIdentity(status.st_ino, status.st_size, status.st_mtime_ns) == newest.identity
+
+
+def _remember_reason(context: TakeContext, name: BackupName, reason: Reason) -> Steps[None]:
+    """Note the reason of a name that is published already: that it can't be noted undoes nothing."""
+    try:
+        context.catalogue.remember_reason(str(name), reason)
+    except OSError as error:
+        yield Notice(f"Why {name} was taken can't be remembered: {error.strerror}.", "See state_dir: is it full?")
 
 
 def _newest_good(backups: list[Backup]) -> Backup | None:

@@ -12,7 +12,9 @@ from arcbackupd.stack.process import Command, Finished, run
 
 _INSPECT_TIMEOUT = 30
 _PODMAN_SOCKET = "unix:///run/podman/podman.sock"
-_INSPECT = "[{{json .Id}},{{json .State.Running}},{{json .State.StartedAt}},{{json .Image}}]"
+_STATE = "{{json .State.Running}},{{json .State.StartedAt}},{{json .Image}}"
+# podman's client goes by the names of Go's fields, not by those of the JSON
+_INSPECT = {"docker": "[{{json .Id}}," + _STATE + "]", "podman": "[{{json .ID}}," + _STATE + "]"}
 
 
 class ContainerEngine:
@@ -43,7 +45,9 @@ class ContainerEngine:
     def backend_run(self) -> ContainerRun | None:
         """See `Engine.backend_run`."""
         finished = run(
-            self._command("inspect", "--type=container", f"--format={_INSPECT}", self._settings.backend),
+            self._command(
+                "inspect", "--type=container", f"--format={_INSPECT[self._kind]}", self._settings.backend
+            ),
             timeout=_INSPECT_TIMEOUT,
         )
         if finished.status:

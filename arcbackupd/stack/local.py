@@ -63,8 +63,9 @@ class LocalEngine:
         return None
 
     def _path(self, program: str) -> str:
-        candidate = self._settings.bin_dir / program if self._settings.bin_dir else None
-        return str(candidate) if candidate and candidate.exists() else shutil.which(program) or program
+        if self._settings.bin_dir:
+            return str(self._settings.bin_dir / program)
+        return shutil.which(program) or program
 
     def _as_user(self, user: str) -> tuple[str, ...]:
         if os.geteuid() != 0 or user == "root":

@@ -101,6 +101,17 @@ def test_a_client_that_shut_down_its_sending_half_is_still_answered(raw: Raw) ->
     assert raw.reply() is None
 
 
+def test_a_client_that_shut_down_its_sending_half_is_waited_for_while_it_is_served(tmp_path: Path) -> None:
+    service = SmallService(hold=threading.Event())
+    with serving(tmp_path / "s", service), Raw(tmp_path / "s") as raw:
+        assert raw.ask(ATTACH) is not None
+        raw.socket.shutdown(socket.SHUT_WR)
+        assert not service.left.wait(0.2)
+        assert service.hold
+        service.hold.set()
+        assert raw.reply() == {"parameters": {"operation": None}}
+
+
 def test_an_empty_parameters_member_is_none_at_all(raw: Raw) -> None:
     reply = raw.ask(LIST | {"parameters": None, "more": False, "x-from-the-future": 1})
     assert reply is not None
@@ -271,6 +282,35 @@ def test_a_stream_whose_client_does_not_read_is_dropped_after_its_time(tmp_path:
         with Raw(running.path) as other:
             assert other.ask(LIST) is not None
     assert running.log == []
+
+
+def test_a_client_that_leaves_the_end_of_a_reply_unread_is_dropped_after_its_time(tmp_path: Path) -> None:
+    service = SmallService(notice="x" * (capacity() + 20_000))
+    with serving(tmp_path / "s", service, limits=Limits(write_seconds=0.2)) as running, Raw(running.path) as raw:
+        raw.send(LIST)
+        eventually(lambda: len(service.calls) == 1)
+        eventually(lambda: len(running.server._connections) == 0)
+
+
+def capacity() -> int:
+    """Return how many bytes the kernel takes for a client that doesn't read."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        return ours.send(b"x" * 10_000_000)
+
+
+def test_who_sends_a_thousand_calls_at_once_takes_turns_with_others(running: Running) -> None:
+    def others_turn() -> int:
+        running.service.calls.clear()
+        with Raw(running.path) as greedy, Raw(running.path) as modest:
+            assert greedy.ask(LIST) is not None
+            assert modest.ask(LIST) is not None
+            greedy.send((json.dumps({"method": f"{INTERFACE}.Jobs", "oneway": True}).encode() + b"\0") * 1000)
+            assert modest.ask(LIST) is not None
+            return len(running.service.calls)
+
+    assert any(others_turn() < 400 for _ in range(10))  # once is enough: this thread may have slept
 
 
 def test_a_client_that_vanishes_in_the_middle_of_a_request_is_forgotten(running: Running) -> None:

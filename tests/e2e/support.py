@@ -1,0 +1,149 @@
+"""What tests do to a stack and its processes: look at them, hold them, and compare data."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.harness.daemon import Daemon
+from tests.harness.process import wait_until
+from tests.harness.stack import ArcsecondStack
+
+# Processes
+
+
+def command_lines() -> dict[int, list[str]]:
+    """Return the argument lists of all processes of the host, those in containers too."""
+    found: dict[int, list[str]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and (words := _read(entry / "cmdline")):
+            found[int(entry.name)] = words.rstrip("\0").split("\0")
+    return found
+
+
+def processes(stack: ArcsecondStack, program: str, container: str | None = None) -> list[int]:
+    """Return the ids, as the host has them, of a program's processes in a container (the database's)."""
+    identity = stack.engine.run("inspect", "--format", "{{.Id}}", container or stack.database).stdout.strip()
+    mine = (pid for pid, words in command_lines().items() if Path(words[0]).name == program)
+    return [pid for pid in mine if identity in _read(Path(f"/proc/{pid}/cgroup"))]
+
+
+def wait_for_process(stack: ArcsecondStack, program: str = "pg_dump") -> int:
+    """Wait until a program runs in the database's container and return its process id."""
+    return wait_until(lambda: processes(stack, program), f"{program} in {stack.database}", interval=0.01)[0]
+
+
+def wait_for_no_process(stack: ArcsecondStack, program: str = "pg_dump", seconds: float = 10) -> None:
+    """Wait until no process of a program is left in the database's container."""
+    wait_until(lambda: not processes(stack, program), f"the end of {program} in {stack.database}", seconds=seconds)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8", "replace")
+    except OSError:  # it has ended
+        return ""
+
+
+# Dumps at hand
+
+
+@contextmanager
+def table_locked(stack: ArcsecondStack, table: str = "targets_target") -> Iterator[None]:
+    """Hold a table, so that a dump that begins waits for it."""
+    argv = stack.engine.argv("exec", "-i", "-e", "PGPASSWORD", stack.database, "psql", "-XAtq")
+    with subprocess.Popen(
+        [*argv, "-U", stack.user, "-d", stack.db],
+        env={**os.environ, **stack.engine.env, "PGPASSWORD": stack.password},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as session:
+        assert session.stdin is not None
+        assert session.stdout is not None
+        session.stdin.write(f"BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE; SELECT 'locked';\n")
+        session.stdin.flush()
+        assert session.stdout.readline() == "locked\n"
+        try:
+            yield
+        finally:
+            session.stdin.close()
+
+
+def waiting_dumps(stack: ArcsecondStack) -> int:
+    """Return how many dumps of the daemon's the server holds up by a lock."""
+    return _sessions(stack, "AND wait_event_type = 'Lock'")
+
+
+def dump_sessions(stack: ArcsecondStack) -> int:
+    """Return how many dumps of the daemon's the server serves."""
+    return _sessions(stack)
+
+
+def _sessions(stack: ArcsecondStack, condition: str = "") -> int:
+    sql = f"SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'arcbackupd-dump%' {condition}"
+    return int(stack.psql(sql))
+
+
+@contextmanager
+def dump_at_hand(daemon: Daemon, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Let a client ask for a backup and stop its pg_dump when a part of it is written; it goes on in the end."""
+    with daemon.client("backup", *arguments) as client:
+        pid = wait_for_process(daemon.stack)
+        wait_until(lambda: partial_size(daemon) > 100_000, "a part of a dump", interval=0.002)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield client
+        finally:
+            _let_go_on(pid)
+
+
+def partial_size(daemon: Daemon) -> int:
+    """Return the bytes of the dump that is being written."""
+    return sum(daemon.path(name).stat().st_size for name in daemon.leftovers())
+
+
+def _let_go_on(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGCONT)
+    except ProcessLookupError:
+        return
+
+
+# Data
+
+
+def fingerprint(stack: ArcsecondStack, db: str | None = None) -> dict[str, str]:
+    """Return a checksum of every table's rows, and every sequence's value, by name."""
+    relations = stack.psql(
+        "SELECT format('%I.%I', n.nspname, c.relname), c.relkind FROM pg_class c"
+        " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'S')"
+        " AND n.nspname NOT IN ('pg_catalog', 'information_schema') ORDER BY 1",
+        db,
+    )
+    kinds = dict(line.rsplit("|", 1) for line in relations.splitlines())
+    queries = (_ROWS if kind == "r" else _SEQUENCE for kind in kinds.values())
+    sums = stack.psql(";".join(query.format(name) for name, query in zip(kinds, queries, strict=True)), db)
+    return dict(zip(kinds, sums.splitlines(), strict=True))
+
+
+_ROWS = """SELECT count(*) || ' ' || coalesce(md5(string_agg(t::text, E'\\n' ORDER BY t::text COLLATE "C")), '')
+    FROM {0} AS t"""
+_SEQUENCE = "SELECT last_value || ' ' || is_called FROM {0}"
+
+
+def restore_by_hand(dump: Path, stack: ArcsecondStack, db: str) -> None:
+    """Load a dump into a new database, as an operator does who has nothing but a shell."""
+    stack.create_database(db)
+    into = stack.engine.argv("exec", "-i", "-e", "PGPASSWORD", stack.database, "psql", "-X", "-q", "-o", "/dev/null")
+    command = ["-v", "ON_ERROR_STOP=1", "-U", stack.user, "-d", db]
+    subprocess.run(
+        ["bash", "-o", "pipefail", "-c", 'gunzip -c "$0" | "$@"', str(dump), *into, *command],
+        env={**os.environ, **stack.engine.env, "PGPASSWORD": stack.password},
+        check=True,
+        timeout=120,
+    )
