@@ -77,7 +77,10 @@ class Daemon:
         self._queue = OperationQueue(self._news.set)
         self._household = self._make_household(self._settings)
         service = Service(self._queue, self._clock, lambda: self._household.parts)
-        server = ControlServer(self._listener(), service, self._policy(), _log_control)
+        listener = self._listener()
+        if listener.notice:
+            _log.warning(listener.notice, hint=listener.hint, message_id=MessageId.SOCKET_RESTRICTED)
+        server = ControlServer(listener, service, self._policy(), _log_control)
         self._heed_signals()
         server.start()
         try:

@@ -109,7 +109,9 @@ def redact(value: str) -> None:
     global _secret_pattern  # noqa: PLW0603  (the pipeline is one per process)
     if not value.strip() or value in _secrets:
         return
-    _secrets.update({value, quote(value, safe="", errors="surrogateescape"), repr(value)[1:-1], json.dumps(value)[1:-1]})
+    _secrets.update(
+        {value, quote(value, safe="", errors="surrogateescape"), repr(value)[1:-1], json.dumps(value)[1:-1]}
+    )
     longest_first = sorted(_secrets, key=len, reverse=True)
     _secret_pattern = re.compile("|".join(map(_secret_regex, longest_first)))
 

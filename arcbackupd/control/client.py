@@ -227,7 +227,7 @@ def _silent(method: str) -> DaemonUnreachable:
     return DaemonUnreachable(
         "daemon-silent",
         f"The daemon did not answer the call {method} in time.",
-        hint="It may be busy; see systemctl status arcbackupd, and try again.",
+        hint="It can't start, or is busy: systemctl status arcbackupd, and journalctl -u arcbackupd -e.",
     )
 
 

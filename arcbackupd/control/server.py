@@ -62,9 +62,7 @@ class ControlServer:
         self._complained = -_QUIET_SECONDS
 
     def start(self) -> None:
-        """Accept from now on. Say the Listener's notice, if it has one."""
-        if self._listener.notice:
-            self._log(self._listener.notice, hint=self._listener.hint)
+        """Accept from now on."""
         self._watch()
 
     def set_policy(self, policy: AccessPolicy) -> None:

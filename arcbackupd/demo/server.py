@@ -376,10 +376,10 @@ def _server_account() -> pwd.struct_passwd | None:
     )
 
 
-@functools.cache
 _COPY_PREFIX = "pgbin-"
 
 
+@functools.cache
 def _usable_installation(major: int) -> Installation:
     """Return binaries that the server's account can read: as root, a copy for this process."""
     installed = find_installation(major)

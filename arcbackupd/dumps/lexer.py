@@ -36,9 +36,7 @@ _DOLLAR_TAG_BEGUN = re.compile(rb"\$(?:[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]*)
 _QUOTE_OR_BACKSLASH = re.compile(rb"['\\]")
 _COMMENT_EDGE = re.compile(rb"/\*|\*/")
 _ROUTINE = re.compile(rb"CREATE\s+(?:OR\s+REPLACE\s+)?(?:FUNCTION|PROCEDURE)\s", re.IGNORECASE)
-_BLOCK_WORD = re.compile(
-    rb"(?<![A-Za-z0-9_$\x80-\xff])(BEGIN|CASE|END)(?![A-Za-z0-9_$\x80-\xff])", re.IGNORECASE
-)
+_BLOCK_WORD = re.compile(rb"(?<![A-Za-z0-9_$\x80-\xff])(BEGIN|CASE|END)(?![A-Za-z0-9_$\x80-\xff])", re.IGNORECASE)
 _COPY_END = b"\n\\."
 _COPY_END_LINE = re.compile(rb"\\\.\r?\n")
 _COPY_END_LINE_BEGUN = re.compile(rb"\\(?:\.\r?)?\Z")

@@ -24,6 +24,8 @@ from arcbackupd.errors import OperationFailed
 OUTPUT_LIMIT = 16 << 20
 """Bytes of output that a program run to its end may have; those that have more are streamed."""
 ERROR_LIMIT = 64 << 10
+"""Bytes that are read of what a program says to its error output: the last ones."""
+_ROOM = 4 << 20
 _PIPE_SIZE = 1 << 20
 _ANY_STATUS = tuple(range(-64, 256))
 _INHERITED = (
@@ -57,9 +59,9 @@ class TimedOut(OperationFailed):
 def run(command: Command, *, timeout: float, stdin: bytes = b"") -> Finished:
     """Run a program to its end, at most ``timeout`` seconds, and return what it wrote (up to OUTPUT_LIMIT).
 
-    Raise OperationFailed when it can't be started, TimedOut when it doesn't end in time.
+    Raise OperationFailed when it can't be started or writes more than that, TimedOut when it doesn't end in time.
     """
-    with _memory_file() as source, _memory_file() as output, _memory_file() as error:
+    with _memory_file(len(stdin)) as source, _memory_file(OUTPUT_LIMIT + _ROOM) as output, _memory_file() as error:
         os.write(source, stdin)
         os.lseek(source, 0, os.SEEK_SET)
         process = _start(command, source, output, error)
@@ -68,7 +70,9 @@ def run(command: Command, *, timeout: float, stdin: bytes = b"") -> Finished:
         except sh.TimeoutException:
             _kill(process)
             raise _timed_out(command, f"did not end within {timeout:g} s") from None
-        return Finished(process.exit_code, _read(output, OUTPUT_LIMIT), _text(_read(error, ERROR_LIMIT)))
+        if _written(output) > OUTPUT_LIMIT:
+            raise _too_much(command)
+        return Finished(process.exit_code, os.pread(output, _written(output), 0), _last_words(error))
 
 
 class Stream:
@@ -76,8 +80,8 @@ class Stream:
 
     def __init__(self, command: Command) -> None:
         self._command = command
-        self._error = os.memfd_create("stderr")
-        self._reader, writer = os.pipe()
+        self._error = _open_memory(_ROOM)
+        self._reader, writer = os.pipe2(os.O_CLOEXEC)
         try:
             with contextlib.suppress(OSError):  # more than a user's limit on pipes: the default size does too
                 fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
@@ -115,7 +119,7 @@ class Stream:
         except sh.TimeoutException:
             self.kill()
             raise _timed_out(self._command, "did not end after its last byte") from None
-        return Finished(self._process.exit_code, b"", _text(_read(self._error, ERROR_LIMIT)))
+        return Finished(self._process.exit_code, b"", _last_words(self._error))
 
     def kill(self) -> None:
         """End the program and what it started, at once; nothing happens when it has ended."""
@@ -130,20 +134,23 @@ def _start(command: Command, stdin: int, stdout: int, stderr: int) -> sh.Running
     program = shutil.which(command.argv[0])
     if program is None:
         raise _not_installed(command.argv[0])
-    process: sh.RunningCommand = sh.Command(
-        program
-    )(  # type: ignore[call-overload]  # its hints lack descriptors for _in
-        *command.argv[1:],
-        _in=stdin,
-        _out=stdout,
-        _err=stderr,
-        _env=_environment(command),
-        _cwd=command.cwd,
-        _bg=True,
-        _bg_exc=False,
-        _new_session=True,
-        _ok_code=_ANY_STATUS,
-    )
+    try:
+        process: sh.RunningCommand = sh.Command(
+            program
+        )(  # type: ignore[call-overload]  # its hints lack descriptors for _in
+            *command.argv[1:],
+            _in=stdin,
+            _out=stdout,
+            _err=stderr,
+            _env=_environment(command),
+            _cwd=command.cwd,
+            _bg=True,
+            _bg_exc=False,
+            _new_session=True,
+            _ok_code=_ANY_STATUS,
+        )
+    except (sh.ForkException, OSError):  # its text is a traceback
+        raise _not_started(command) from None
     return process
 
 
@@ -159,8 +166,22 @@ def _kill(process: sh.RunningCommand) -> None:
 
 def _timed_out(command: Command, what: str) -> TimedOut:
     hint = "See whether the database or the engine hangs: `docker ps`, `docker logs`."
-    name = command.name or command.argv[0].rpartition("/")[2]
-    return TimedOut("timed-out", f"{name} {what} and was killed.", hint=hint)
+    return TimedOut("timed-out", f"{_name(command)} {what} and was killed.", hint=hint)
+
+
+def _too_much(command: Command) -> OperationFailed:
+    hint = "Run it by hand to see what it has to say."
+    return OperationFailed("too-much-output", f"{_name(command)} wrote more than can be read.", hint=hint)
+
+
+def _not_started(command: Command) -> OperationFailed:
+    place = f" in {command.cwd}" if command.cwd else ""
+    hint = "The program, what interprets it and its directory must be there, and open to the daemon's user."
+    return OperationFailed("not-started", f"{_name(command)} can't be started{place}.", hint=hint)
+
+
+def _name(command: Command) -> str:
+    return command.name or command.argv[0].rpartition("/")[2]
 
 
 def _not_installed(program: str) -> OperationFailed:
@@ -169,9 +190,17 @@ def _not_installed(program: str) -> OperationFailed:
     return OperationFailed("not-installed", f"{name} is not installed on this host.", hint=hint)
 
 
+def _open_memory(size: int) -> int:
+    """A file in memory that can't grow beyond a size, whatever is written to it; how much was tells its offset."""
+    descriptor = os.memfd_create("stream", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(descriptor, size)
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW)
+    return descriptor
+
+
 @contextlib.contextmanager
-def _memory_file() -> Iterator[int]:
-    descriptor = os.memfd_create("stream")
+def _memory_file(size: int = _ROOM) -> Iterator[int]:
+    descriptor = _open_memory(size)
     try:
         yield descriptor
     finally:
@@ -187,9 +216,11 @@ def _null_device() -> Iterator[int]:
         os.close(descriptor)
 
 
-def _read(descriptor: int, limit: int) -> bytes:
-    return os.pread(descriptor, limit, 0)
+def _written(descriptor: int) -> int:
+    return os.lseek(descriptor, 0, os.SEEK_CUR)
 
 
-def _text(raw: bytes) -> str:
+def _last_words(descriptor: int) -> str:
+    end = _written(descriptor)
+    raw = os.pread(descriptor, min(end, ERROR_LIMIT), max(0, end - ERROR_LIMIT))
     return raw.decode("utf-8", "backslashreplace").strip()

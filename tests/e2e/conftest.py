@@ -1,4 +1,4 @@
-"""Stacks of real containers, shared by the tests of the session: each gets one that is as if new, but for its data."""
+"""Stacks of real containers, shared by the session's tests: each test gets one as if new, but for its data."""
 
 from __future__ import annotations
 

@@ -139,7 +139,9 @@ _SEQUENCE = "SELECT last_value || ' ' || is_called FROM {0}"
 def restore_by_hand(dump: Path, stack: ArcsecondStack, db: str) -> None:
     """Load a dump into a new database, as an operator does who has nothing but a shell."""
     stack.create_database(db)
-    into = stack.engine.argv("exec", "-i", "-e", "PGPASSWORD", stack.database, "psql", "-X", "-q", "-o", "/dev/null")
+    into = stack.engine.argv(
+        "exec", "-i", "-e", "PGPASSWORD", stack.database, "psql", "-X", "-q", "-o", "/dev/null"
+    )
     command = ["-v", "ON_ERROR_STOP=1", "-U", stack.user, "-d", db]
     subprocess.run(
         ["bash", "-o", "pipefail", "-c", 'gunzip -c "$0" | "$@"', str(dump), *into, *command],
@@ -147,3 +149,8 @@ def restore_by_hand(dump: Path, stack: ArcsecondStack, db: str) -> None:
         check=True,
         timeout=120,
     )
+
+
+def change(stack: ArcsecondStack) -> None:
+    """Change the database's content, so that the next dump is another one."""
+    stack.psql("UPDATE targets_target SET priority = priority + 1 WHERE id = (SELECT min(id) FROM targets_target)")

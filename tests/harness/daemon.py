@@ -1,8 +1,8 @@
 """The real daemon as a process beside a real stack, and the real client to talk to it.
 
-    with Daemon(stack, jobs={"dump": {"schedule": "every 2s"}}) as daemon:
-        daemon.wait_backups(1)
-        daemon.json("list")["backups"]
+with Daemon(stack, jobs={"dump": {"schedule": "every 2s"}}) as daemon:
+    daemon.wait_backups(1)
+    daemon.json("list")["backups"]
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
     wheel = build_wheel(REPO)
     with SystemdHost(docker(), mounts=[stack.directory]) as host:
-        host.install_wheel(wheel, build_wheelhouse(wheel, constraints=REPO / "constraints.txt"))
+        wheelhouse = build_wheelhouse(wheel, constraints=REPO / "constraints.txt")
+        host.install(REPO, wheel, wheelhouse, data=stack.shared_data)
         host.run(["systemctl", "start", "arcbackupd"])
         host.journal(_SYSTEMD_UNIT="arcbackupd.service", JOB="dump")
 
@@ -27,10 +28,26 @@ from tests.harness.engine import LABEL, Engine, work_dir
 from tests.harness.process import CommandFailed, run, wait_until
 
 VENV = "/opt/arcbackupd"
-"""Where install_wheel puts the package."""
+"""Where `install` puts the package."""
 
-PROGRAMS = ("arcbackupd", "arcbackupctl")
-"""What install_wheel links into /usr/bin."""
+CHECKOUT = "/root/arcbackupd"
+"""Where `install` puts what an operator has after `git clone`."""
+
+INSTALLED_FROM = (
+    "scripts",
+    "systemd",
+    "constraints.txt",
+    "config.example.toml",
+    "README.md",
+    "CHANGELOG.md",
+    "LICENSE",
+    "Makefile",
+)
+"""What of a checkout `install` needs; the package itself comes from the wheel."""
+
+WHEELHOUSE = "/var/cache/wheelhouse"
+OFFLINE = ("--no-index", "--find-links", WHEELHOUSE)
+"""What pip is told on a host without network."""
 
 HOST_PYTHON = "3.11"
 """The Python inside, for which wheels are gathered."""
@@ -135,20 +152,24 @@ class SystemdHost:
         """Add an ordinary user, in these existing groups."""
         self.run(["useradd", "--create-home", *(["-G", ",".join(groups)] if groups else []), name])
 
-    def install_wheel(self, wheel: Path, wheelhouse: Path) -> None:
-        """Install a wheel into a venv of its own, without network; link its programs to /usr/bin."""
-        self.copy_in(wheelhouse, "/var/cache/wheelhouse")
-        self.copy_in(wheel, f"/var/cache/{wheel.name}")
-        self.run(["python3", "-m", "venv", VENV])
-        pip = [f"{VENV}/bin/pip", "install", "--quiet", "--no-index"]
-        argv = [*pip, "--find-links", "/var/cache/wheelhouse", f"/var/cache/{wheel.name}"]
-        self.run(argv, timeout=300)
-        for program in PROGRAMS:
-            self.run(["ln", "-sf", f"{VENV}/bin/{program}", f"/usr/bin/{program}"])
+    def install(self, checkout: Path, wheel: Path, wheelhouse: Path, *, data: Path) -> str:
+        """Install a wheel as `make install-host DATA=…` does, without network; return what that said.
 
-    def site_packages(self) -> str:
-        """Return where install_wheel's packages lie."""
-        return f"{VENV}/lib/python{HOST_PYTHON}/site-packages"
+        The image has no make: scripts/host is called as the Makefile calls it.
+        """
+        self.run(["mkdir", "-p", CHECKOUT])
+        for name in INSTALLED_FROM:
+            self.copy_in(checkout / name, f"{CHECKOUT}/{name}")
+        self.copy_in(wheelhouse, WHEELHOUSE)
+        self.copy_in(wheel, f"/var/cache/{wheel.name}")
+        env = {"DATA": str(data), "WHEEL": f"/var/cache/{wheel.name}", "PIP_ARGS": " ".join(OFFLINE)}
+        return self.run([f"{CHECKOUT}/scripts/host", "install"], env=env, timeout=300).stdout
+
+    def install_package(self, wheel: Path) -> None:
+        """Install one more wheel, without network, beside the daemon's own packages: a plugin of somebody's."""
+        self.copy_in(wheel, f"/var/cache/{wheel.name}")
+        pip = [f"{VENV}/bin/pip", "install", "--quiet", "--disable-pip-version-check"]
+        self.run([*pip, *OFFLINE, f"/var/cache/{wheel.name}"])
 
     # Looking
 
