@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -66,6 +67,11 @@ def main() -> None:
 def _complain(error: ArcbackupdError) -> None:
     if "--json" in sys.argv:
         click.echo(json.dumps({"error": error.as_dict()}))
+    elif os.environ.get("JOURNAL_STREAM"):  # systemd started us: an entry of priority err, with its fields
+        from arcbackupd.log import configure_logging, failure
+
+        configure_logging()
+        failure(error)
     else:
         click.echo(f"arcbackupd: {error.message}" + (f"\n  hint: {error.hint}" if error.hint else ""), err=True)
 

@@ -29,7 +29,7 @@ from arcbackupd.messages import MessageId
 from arcbackupd.operations.backups import Backups
 from arcbackupd.operations.boot import BootWatch
 from arcbackupd.operations.queue import OperationQueue
-from arcbackupd.scheduling import ClockWatch, FailedJob, JobHistory, JobRunner, Scheduler, load_jobs
+from arcbackupd.scheduling import ClockWatch, FailedJob, JobHistory, JobRunner, Scheduler, check_jobs, load_jobs
 from arcbackupd.settings import Settings, configuration_error, load_settings
 from arcbackupd.stack import open_engine
 
@@ -69,6 +69,7 @@ class Daemon:
         self._news = asyncio.Event()
         self._clock = ClockWatch(settings.state_dir)
         self._history = JobHistory(settings.state_dir)
+        self._runner = JobRunner(self._history)
         self._queue: OperationQueue
         self._household: Household
 
@@ -93,7 +94,7 @@ class Daemon:
             _log.info("Stopping", message_id=MessageId.DAEMON_STOPPING)
             await self._household.stop()
             await self._queue.stop("the daemon stops", _FINISH_SECONDS)
-            await self._household.runner.stop(_LAST_WORDS)
+            await self._runner.stop(_LAST_WORDS)
             await server.stop()
 
     def _make_household(self, settings: Settings) -> Household:
@@ -104,8 +105,7 @@ class Daemon:
             return JobContext(backups, _log.bind(job=name), settings.state_dir, self._host)
 
         jobs = _load_jobs(self._path, settings, context, self._host)
-        runner = JobRunner(self._history)
-        scheduler = Scheduler(jobs, submit=runner.submit, history=self._history, clock=self._clock)
+        scheduler = Scheduler(jobs, submit=self._runner.submit, history=self._history, clock=self._clock)
 
         async def boot_dump() -> None:
             await asyncio.shield(backups.take(Reason.BOOT).result)
@@ -113,7 +113,7 @@ class Daemon:
             await asyncio.to_thread(backups.backend.migrations)
 
         watch = BootWatch(engine, settings.state_dir / "boot.json", settings.boot.min_interval, boot_dump)
-        return Household(Parts(settings, backups, scheduler), runner, watch)
+        return Household(Parts(settings, backups, scheduler), watch)
 
     def _listener(self) -> Listener:
         sockets = notify.inherited_sockets()
@@ -209,7 +209,6 @@ class Household:
     """What was made from one configuration and lives until the next: scheduler and watch of the backend."""
 
     parts: Parts
-    runner: JobRunner
     watch: BootWatch
     _task: asyncio.Task[None] | None = None
 
@@ -233,6 +232,8 @@ class Household:
         # A boot that was missed comes before catching up: its dump may be all that is missing.
         await self.watch.look()
         self.parts.scheduler.start()
+        with contextlib.suppress(ArcbackupdError):  # read in a thread, so that catching up finds it remembered
+            await asyncio.to_thread(self.parts.backups.newest_automatic)
         self.parts.scheduler.catch_up()
         await self.watch.run()
 
@@ -264,8 +265,6 @@ def _load_jobs(path: Path, settings: Settings, context: Any, host: str) -> list[
 
 
 def _checked_jobs(path: Path, settings: Settings) -> list[FailedJob]:
-    from arcbackupd.scheduling import check_jobs
-
     try:
         return check_jobs(settings.jobs)
     except UsageError as error:

@@ -11,6 +11,7 @@ import os
 import stat
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -217,7 +218,8 @@ class Catalogue:
         memory = self._recall()
         memory.scans = {name: scan for name, scan in memory.scans.items() if name in present}
         memory.reasons = {name: reason for name, reason in memory.reasons.items() if name in present}
-        write_atomically(self._memory_file, memory.model_dump_json().encode())
+        with suppress(OSError):  # it can be lost at any time: what it held is found out again
+            write_atomically(self._memory_file, memory.model_dump_json().encode())
 
 
 def _with_manifest(directory: Path, backup: Backup) -> Backup:

@@ -151,7 +151,7 @@ class Lexer:
         return self._enter(self._between, end.end())
 
     def _command(self, buffer: bytes, position: int) -> int:
-        end = buffer.find(b"\n", position)
+        end = buffer.find(b"\n", position, position + LINE_LIMIT)
         if end < 0 and len(buffer) - position < LINE_LIMIT:
             return _MORE
         if end < 0:
@@ -182,10 +182,18 @@ class Lexer:
 
     def _hold_back(self, buffer: bytes, position: int) -> int:
         """Consume what can't be the beginning of a token that goes on in the next block."""
-        end = len(buffer) - len(self._word_before(buffer, len(buffer), position))
+        word = self._word_before(buffer, len(buffer), position)
+        if len(word) == TOKEN_LIMIT:
+            return self._enter(self._long_word, len(buffer))
+        end = len(buffer) - len(word)
         if end == len(buffer) and buffer[-1:] in (b"-", b"/"):
             end -= 1
         return end if end > position else _MORE
+
+    def _long_word(self, buffer: bytes, position: int) -> int:
+        word = _WORD.match(buffer, position)
+        end = word.end() if word else position
+        return end if end == len(buffer) else self._enter(self._statement, end)
 
     def _semicolon(self, buffer: bytes, start: int, _position: int) -> int:
         if self._parentheses or self._blocks:
@@ -241,7 +249,8 @@ class Lexer:
         return self._enter(self._quoted_identifier, start + 1)
 
     def _open_dollar(self, buffer: bytes, start: int, position: int) -> int:
-        if _IDENTIFIER_START.search(self._word_before(buffer, start, position)):
+        word = self._word_before(buffer, start, position)
+        if len(word) == TOKEN_LIMIT or _IDENTIFIER_START.search(word):
             return self._rest_of_identifier(buffer, start, position)
         tag = _DOLLAR_TAG.match(buffer, start)
         if tag is not None and len(tag[0]) <= TAG_LIMIT:
@@ -261,7 +270,7 @@ class Lexer:
 
     @staticmethod
     def _word_before(buffer: bytes, start: int, position: int) -> bytes:
-        text = buffer[max(position, start - TOKEN_LIMIT + 1) : start]
+        text = buffer[max(position, start - TOKEN_LIMIT) : start]
         return text[len(text.rstrip(_WORD_BYTES)) :]
 
     def _string(self, buffer: bytes, position: int) -> int:
@@ -389,6 +398,7 @@ _PLACES = {
     "_line_comment": "a comment",
     "_block_comment": "a comment",
     "_statement": "a statement",
+    "_long_word": "a statement",
     "_string": "a quoted string",
     "_escape_string": "a quoted string",
     "_after_escape_string": "a statement",

@@ -72,7 +72,12 @@ def roles_named(head: bytes) -> set[bytes]:
     if pattern is None:
         return set()
     names: list[bytes] = []  # quoted ones are put aside: they may hold the very words that are looked for
-    head = _QUOTED_IDENTIFIER.sub(lambda match: names.append(match[0]) or b'"%d"' % (len(names) - 1), head)
+
+    def put_aside(match: re.Match[bytes]) -> bytes:
+        names.append(match[0])
+        return b'"%d"' % (len(names) - 1)
+
+    head = _QUOTED_IDENTIFIER.sub(put_aside, head)
     groups = [group for match in (pattern.match(head), _DEFAULT_PRIVILEGES.match(head)) if match
               for group in match.groups() if group]  # fmt: skip
     idents = [ident for group in groups for ident in _IDENTIFIER.findall(group)]

@@ -120,7 +120,10 @@ class BootWatch:
 
     def _remember(self, present: ContainerRun, dumped_at: datetime | None) -> None:
         seen = _Seen(identity=present.identity, image=present.image, dumped_at=dumped_at)
-        write_atomically(self._memory, seen.model_dump_json().encode())
+        try:
+            write_atomically(self._memory, seen.model_dump_json().encode())
+        except OSError as error:  # at worst the next start of the daemon takes one dump more
+            _log.warning(f"{self._memory} can't be written: {error.strerror}")
 
 
 def _recent(moment: datetime | None, interval: timedelta) -> bool:

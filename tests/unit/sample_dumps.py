@@ -44,8 +44,8 @@ def dump(body: bytes = b"", *, key: bytes = KEY, encoding: bytes = b"UTF8", stri
 
 def old_dump(body: bytes = b"") -> bytes:
     """A whole dump as pg_dump wrote it before it knew ``\\restrict``."""
-    lines = dump(body).splitlines(keepends=True)
-    return b"".join(line for line in lines if KEY not in line)
+    whole = dump(body)
+    return whole.replace(b"\\restrict %s\n" % KEY, b"", 1).removesuffix(b"\n\\unrestrict %s\n\n" % KEY) + b"\n"
 
 
 def copy(table: bytes, columns: Sequence[bytes], rows: Sequence[Sequence[bytes | None]]) -> bytes:

@@ -21,7 +21,7 @@ import pytest
 from arcbackupd.control import access
 from arcbackupd.control.access import Access, AccessPolicy, Gatekeeper, Peer, peer_of
 from arcbackupd.control.interface import METHODS
-from arcbackupd.control.listening import inherited
+from arcbackupd.control.listening import inherited, listen
 from arcbackupd.errors import Refused
 from tests.require import require
 from tests.unit.control_service import serving
@@ -265,8 +265,8 @@ def test_a_uid_without_an_entry_is_refused_and_named_by_its_number(directory: Pa
 
 
 def test_a_group_that_does_not_exist_leaves_the_socket_to_root_and_says_so(directory: Path) -> None:
-    with serving(directory / "s", policy=AccessPolicy("no-such-group", [])) as running:
+    policy, listener = AccessPolicy("no-such-group", []), listen(directory / "s", "no-such-group")
+    with serving(directory / "s", policy=policy, listener=listener):
         assert [error for error, _ in ask_as(directory / "s", 0, 0, [], "List", "Prune")] == ["ok", "ok"]
-        [(message, hint, _)] = running.log
-    assert message.endswith("is for its owner alone: the group no-such-group does not exist on this host.")
-    assert "groupadd --system no-such-group" in hint
+    assert listener.notice.endswith("the group no-such-group does not exist on this host.")
+    assert "groupadd --system no-such-group" in listener.hint

@@ -1,0 +1,515 @@
+"""The daemon on a host: installed from its wheel, run by systemd, looking after a real stack."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from arcbackupd.messages import MessageId
+from tests.e2e.support import change, command_lines, dump_sessions, wait_for_process
+from tests.harness import images
+from tests.harness.engine import Engine, EngineUnavailable
+from tests.harness.installed import ADMINS, DROP_INS, NEVER, SOCKET, SOCKET_UNIT, InstalledDaemon
+from tests.harness.plugins import build_plugin
+from tests.harness.process import CommandFailed, wait_until
+from tests.harness.stack import ArcsecondStack
+from tests.harness.systemd_host import CHECKOUT, SystemdHost, build_wheel, build_wheelhouse
+from tests.require import require
+
+pytestmark = pytest.mark.slow
+
+ROWS = 100_000
+MEMBER, ADMIN, OUTSIDER = "ada", "kepler", "oscar"
+
+IDLE_SECONDS = 60
+IDLE_MEMORY = 60 << 20
+IDLE_CPU = 0.002
+"""A fraction of one processor; 0.001 is aimed at, and measured on a quiet machine."""
+
+EXPOSURE = 2.5
+"""What `systemd-analyze security` may say at most."""
+
+SOON = "[Service]\nRestartSec=200ms\n"
+
+WEATHER = """
+    import hashlib
+    from pydantic import SecretStr
+    from arcbackupd.jobs import Job, JobOutcome, JobSettings
+
+    class WeatherSettings(JobSettings):
+        token: SecretStr
+
+    class WeatherJob(Job[WeatherSettings]):
+        name = "weather"
+        Settings = WeatherSettings
+
+        async def run(self) -> JobOutcome:
+            digest = hashlib.sha256(self.settings.token.get_secret_value().encode()).hexdigest()
+            return JobOutcome("clear sky", fields={"digest": digest, "seen": repr(self.settings)})
+"""
+
+
+# The host
+
+
+@pytest.fixture(scope="module")
+def observatory(docker_engine: Engine) -> Iterator[ArcsecondStack]:
+    """Return a stack with some data."""
+    try:
+        images.systemd(docker_engine)
+    except EngineUnavailable as error:
+        require("docker", str(error))
+    with ArcsecondStack(docker_engine, 16) as stack:
+        stack.seed(ROWS)
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def systemd_host(docker_engine: Engine, observatory: ArcsecondStack) -> Iterator[SystemdHost]:
+    """Return a host with real systemd on which nothing of ours is installed."""
+    host = SystemdHost(docker_engine, mounts=[observatory.directory])
+    try:
+        host.start()
+    except CommandFailed as error:
+        host.close()
+        require("systemd", f"no container with systemd boots here: {error}")
+    try:
+        yield host
+    finally:
+        host.close()
+
+
+@pytest.fixture(scope="module")
+def installed(
+    systemd_host: SystemdHost,
+    observatory: ArcsecondStack,
+    repository: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> InstalledDaemon:
+    """Return the daemon, installed from its wheel and enabled as README tells, and people who use it."""
+    wheel = build_wheel(repository, tmp_path_factory.mktemp("wheel"))
+    wheels = build_wheelhouse(
+        wheel, constraints=repository / "constraints.txt", into=tmp_path_factory.mktemp("wheelhouse")
+    )
+    systemd_host.install(repository, wheel, wheels, data=observatory.shared_data)
+    systemd_host.run(["groupadd", ADMINS])
+    for user, *groups in ((MEMBER, "arcbackup"), (ADMIN, "arcbackup", ADMINS), (OUTSIDER,)):
+        systemd_host.add_user(user, *groups)
+    daemon = InstalledDaemon(systemd_host, observatory)
+    daemon.configure()
+    daemon.ctl("check-config")
+    systemd_host.run(["systemctl", "enable", "--now", "arcbackupd.socket", "arcbackupd.service"])
+    # a start of the backend that it hadn't seen
+    wait_until(daemon.names, "the first dump", interval=0.2)
+    return daemon
+
+
+@pytest.fixture
+def daemon(installed: InstalledDaemon) -> InstalledDaemon:
+    """Return the daemon running on its basic configuration, whatever a test before did to it."""
+    installed.as_at_first()
+    installed.from_now_on()
+    return installed
+
+
+@contextmanager
+def dump_half_way(daemon: InstalledDaemon) -> Iterator[int]:
+    """Hold a dump when a part of it is written; give the process of its pg_dump, which goes on in the end."""
+    daemon.ctl("backup", "--no-wait")
+    pid = wait_for_process(daemon.stack)
+    wait_until(lambda: _written(daemon) > 100_000, "a part of a dump", interval=0.002)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield pid
+    finally:
+        _go_on(pid)
+
+
+def _written(daemon: InstalledDaemon) -> int:
+    return sum(daemon.size(name) for name in daemon.partials())
+
+
+def _go_on(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGCONT)
+    except ProcessLookupError:
+        return
+
+
+# Starting
+
+
+def test_when_systemctl_start_returns_it_is_ready_and_the_journal_explains_it(daemon: InstalledDaemon) -> None:
+    daemon.systemctl("stop")
+    daemon.systemctl("start")
+    assert daemon.is_active()
+    assert daemon.show("Type") == "notify"
+    (ready,) = daemon.entries(MESSAGE_ID=MessageId.DAEMON_READY)
+    assert (ready["PRIORITY"], ready["_PID"]) == ("6", str(daemon.pid))
+    assert "it answers on its control socket" in daemon.log()
+    wait_until(lambda: daemon.show("StatusText") == f"Newest good backup: {daemon.names()[0]}", "a status line")
+
+
+def test_a_wrong_configuration_is_refused_before_the_start_with_the_reason_in_the_journal(
+    daemon: InstalledDaemon,
+) -> None:
+    daemon.drop_in("soon", SOON)
+    daemon.configure(retention={"keep_days": 0})
+    assert daemon.fails("restart")
+    said = daemon.wait_entry(PRIORITY="3", ERROR_CODE="configuration")
+    assert "/etc/arcbackupd/config.toml: retention.keep_days: " in said["MESSAGE"]
+    assert "check-config" in said["HINT"]
+    daemon.configure()
+    wait_until(daemon.is_active, "the service to start by itself once the file is corrected", interval=0.2)
+
+
+def test_systemd_finds_nothing_wrong_with_the_units_and_little_exposed(
+    daemon: InstalledDaemon, record_property: Callable[[str, object], None]
+) -> None:
+    verified = daemon.host.run(["systemd-analyze", "verify", "arcbackupd.service", "arcbackupd.socket"])
+    assert verified.stdout + verified.stderr == ""
+    said = daemon.host.run(["systemd-analyze", "security", "--no-pager", "arcbackupd.service"]).stdout
+    exposure = float(said.partition("Overall exposure level for arcbackupd.service: ")[2].split()[0])
+    record_property("exposure", exposure)
+    assert exposure <= EXPOSURE
+
+
+# The main job
+
+
+def test_a_scheduled_dump_is_found_in_the_journal_by_its_fields(daemon: InstalledDaemon) -> None:
+    change(daemon.stack)
+    daemon.configure(jobs={"dump": {"schedule": "every 2s"}})
+    daemon.systemctl("reload")
+    published = daemon.wait_entry(JOB="dump", REASON="scheduled", MESSAGE_ID=MessageId.DUMP_PUBLISHED)
+    name = published["BACKUP"]
+    (found,) = daemon.entries(JOB="dump", BACKUP=name)
+    assert found["PRIORITY"] == "6"
+    assert found["_SYSTEMD_UNIT"] == "arcbackupd.service"
+    assert int(found["BYTES"]) == daemon.size(name)
+    assert 0 < float(found["DURATION_S"]) < 60
+    assert f"A dump was published: {name}" in daemon.log()
+
+
+def test_after_a_reboot_it_runs_again_by_itself(daemon: InstalledDaemon) -> None:
+    before = daemon.names()
+    daemon.host.reboot()
+    daemon.host.wait_state("arcbackupd.service")
+    assert daemon.is_active(SOCKET_UNIT)
+    assert set(before) <= set(daemon.names())
+
+
+# Who may do what
+
+
+def test_an_ordinary_user_of_the_group_looks_and_takes_backups(daemon: InstalledDaemon) -> None:
+    taken = daemon.json("backup", user=MEMBER)
+    listed = daemon.json("list", user=MEMBER)["backups"]
+    assert listed[0]["name"] == taken["name"]
+    assert listed[0]["reason"] == "manual"
+    assert daemon.json("status", user=MEMBER)["state"] == "ok"
+    daemon.ctl("inspect", "latest", user=MEMBER)
+    daemon.ctl("prune", "--dry-run", user=MEMBER)
+
+
+@pytest.mark.parametrize(
+    "command", [("prune", "--yes"), ("jobs", "pause", "prune"), ("jobs", "run", "prune")], ids=" ".join
+)
+def test_what_removes_or_changes_is_refused_to_that_user(daemon: InstalledDaemon, command: tuple[str, ...]) -> None:
+    before = daemon.job("prune")
+    said = daemon.ctl(*command, user=MEMBER, status=4)
+    assert f"{MEMBER} may not" in said
+    assert "root and the configured admins" in said
+    assert daemon.job("prune") == before
+
+
+@pytest.mark.parametrize("user", [None, ADMIN], ids=["root", "a user of the configured admin group"])
+def test_what_removes_or_changes_is_done_for(daemon: InstalledDaemon, user: str | None) -> None:
+    daemon.ctl("prune", "--yes", user=user)
+    daemon.ctl("jobs", "pause", "prune", user=user)
+    assert daemon.job("prune")["state"] == "paused"
+    daemon.ctl("jobs", "resume", "prune", user=user)
+    assert daemon.job("prune")["state"] == "active"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("list",),
+        ("inspect", "latest"),
+        ("backup",),
+        ("jobs",),
+        ("prune", "--dry-run"),
+        ("prune", "--yes"),
+        ("status",),
+    ],
+    ids=" ".join,
+)
+def test_everything_is_refused_to_who_is_not_in_the_group_and_told_which_one_to_join(
+    daemon: InstalledDaemon, command: tuple[str, ...]
+) -> None:
+    # `status` has the exit statuses of a monitoring plugin: 3 is unknown
+    said = daemon.ctl(*command, user=OUTSIDER, status=3 if command == ("status",) else 4)
+    assert f"Permission denied on the socket {SOCKET}" in said
+    assert "usermod -aG arcbackup" in said
+
+
+def test_where_the_group_does_not_exist_root_alone_has_a_socket_and_the_journal_says_so(
+    daemon: InstalledDaemon,
+) -> None:
+    daemon.host.run(["systemctl", "stop", "arcbackupd.service", "arcbackupd.socket"])
+    daemon.host.run(["groupmod", "-n", "gone", "arcbackup"])
+    try:
+        daemon.systemctl("start")
+        assert daemon.wait_entry(MESSAGE_ID=MessageId.SOCKET_RESTRICTED)["PRIORITY"] == "4"
+        assert "systemd-sysusers" in daemon.log()
+        assert daemon.host.run(["stat", "-c", "%U %a", SOCKET]).stdout.split() == ["root", "600"]
+        assert daemon.names()
+    finally:
+        daemon.host.run(["groupmod", "-n", "arcbackup", "gone"])
+        daemon.host.run(["systemctl", "restart", "arcbackupd.socket", "arcbackupd.service"], check=False)
+
+
+# Stopping
+
+
+def test_a_stop_lets_a_dump_at_hand_finish_and_leaves_the_socket_which_wakes_the_daemon(
+    daemon: InstalledDaemon,
+) -> None:
+    before = daemon.files()
+    with dump_half_way(daemon):
+        daemon.host.run(["systemctl", "stop", "--no-block", "arcbackupd.service"])
+        daemon.wait_entry(MESSAGE_ID=MessageId.DAEMON_STOPPING)
+    daemon.host.wait_state("arcbackupd.service", "inactive")
+    assert daemon.show("Result") == "success"
+    (new,) = set(daemon.files()) - set(before)
+    assert not daemon.partials()
+    assert dump_sessions(daemon.stack) == 0
+    assert daemon.is_active(SOCKET_UNIT)
+    daemon.host.run(["test", "-S", SOCKET])
+
+    assert daemon.names()[0] == new
+    assert daemon.is_active()
+    daemon.ctl("inspect", new, "--verify")
+
+
+def test_a_stop_abandons_a_dump_that_takes_too_long_and_leaves_nothing_of_it(daemon: InstalledDaemon) -> None:
+    before = daemon.files()
+    with dump_half_way(daemon):
+        began = time.monotonic()
+        daemon.systemctl("stop")
+        assert time.monotonic() - began < 30
+        # pg_dump is still held: it wasn't its own end that ended its session
+        assert dump_sessions(daemon.stack) == 0
+    assert daemon.show("Result") == "success"
+    assert daemon.files() == before
+    (failed,) = daemon.entries(MESSAGE_ID=MessageId.DUMP_FAILED)
+    assert "abandoned because the daemon stops" in failed["MESSAGE"]
+    assert daemon.host.run(["pgrep", "-x", "docker"], check=False).stdout == ""
+    assert [name for name in reversed(before) if not name.startswith(".")] == daemon.names()
+
+
+def test_a_backup_that_wakes_the_daemon_is_taken(daemon: InstalledDaemon) -> None:
+    daemon.systemctl("stop")
+    assert daemon.json("backup", user=MEMBER)["name"] == daemon.names()[0]
+
+
+# Reloading
+
+
+def test_a_reload_with_a_good_configuration_puts_it_in_force_in_the_same_process(daemon: InstalledDaemon) -> None:
+    pid = daemon.pid
+    daemon.configure(jobs={"dump": {"schedule": "every 3h"}})
+    daemon.systemctl("reload")
+    wait_until(lambda: daemon.job("dump")["schedule"] == "every 3h", "the new schedule", interval=0.2)
+    assert daemon.pid == pid
+    assert not daemon.entries(PRIORITY="3")
+
+
+def test_a_reload_with_a_bad_configuration_fails_and_the_old_one_stays_in_force(daemon: InstalledDaemon) -> None:
+    pid = daemon.pid
+    daemon.configure(jobs={"dump": {"schedule": "every now and then"}})
+    assert daemon.fails("reload")
+    assert "jobs.dump.schedule: " in daemon.wait_entry(PRIORITY="3", ERROR_CODE="configuration")["MESSAGE"]
+    assert daemon.job("dump")["schedule"] == NEVER
+    assert daemon.pid == pid
+
+
+def test_a_bad_configuration_is_rejected_also_where_nobody_checked_it_first(daemon: InstalledDaemon) -> None:
+    daemon.configure(text="\n[dmup]\n")
+    daemon.signal("HUP")
+    rejected = daemon.wait_entry(MESSAGE_ID=MessageId.CONFIG_REJECTED)
+    assert rejected["PRIORITY"] == "3"
+    assert "dmup: there is no such setting" in rejected["MESSAGE"]
+    assert "A changed configuration was rejected" in daemon.log()
+    assert daemon.job("dump")["schedule"] == NEVER
+    wait_until(daemon.is_active, "the end of the reload", interval=0.2)
+
+
+# Dying
+
+
+def test_one_that_hangs_is_killed_by_the_watchdog_and_started_again(daemon: InstalledDaemon) -> None:
+    daemon.drop_in("watchdog", f"{SOON}WatchdogSec=2s\n")
+    daemon.systemctl("restart")
+    pid = daemon.pid
+    daemon.signal("STOP")
+    daemon.wait_restarted(pid)
+    assert "Watchdog timeout" in daemon.log()
+    assert daemon.names()
+
+
+def test_after_a_kill_in_the_middle_of_a_dump_it_starts_again_and_leaves_nothing_over(
+    daemon: InstalledDaemon,
+) -> None:
+    daemon.drop_in("soon", SOON)
+    daemon.systemctl("restart")
+    before, pid = daemon.files(), daemon.pid
+    with dump_half_way(daemon):
+        daemon.signal("KILL")
+        daemon.wait_restarted(pid)
+        wait_until(lambda: dump_sessions(daemon.stack) == 0, "the end of the abandoned dump's session")
+        wait_until(lambda: daemon.files() == before, "the end of what was written")
+    assert daemon.wait_entry(MESSAGE="Removed what an interrupted dump left")["BACKUP"].startswith(".backup-")
+
+
+# The sandbox
+
+
+def test_without_the_drop_in_for_its_path_a_dump_fails_and_names_it(daemon: InstalledDaemon) -> None:
+    before = daemon.files()
+    daemon.without_drop_in("paths")
+    daemon.systemctl("restart")
+    said = daemon.ctl("backup", status=1)
+    assert f"{daemon.stack.backups} can't be written: Read-only file system" in said
+    assert f"ReadWritePaths={daemon.stack.shared_data}" in said
+    assert f"{DROP_INS}/paths.conf" in said
+    assert daemon.files() == before
+
+
+@pytest.mark.parametrize("place", ["/etc", "/usr/local/bin", "/srv", "/home", "/opt/arcbackupd", "/root"])
+def test_the_rest_of_the_host_is_read_only_to_it(daemon: InstalledDaemon, place: str) -> None:
+    inside = ["nsenter", "--target", str(daemon.pid), "--mount", "touch"]
+    done = daemon.host.run([*inside, f"{place}/x"], check=False)
+    assert "Read-only file system" in done.stderr
+    daemon.host.run([*inside, str(daemon.stack.shared_data / "x")])
+
+
+# Secrets
+
+
+def test_a_credential_reaches_the_settings_of_a_third_party_job_and_never_the_journal(
+    daemon: InstalledDaemon, tmp_path: Path
+) -> None:
+    token = "tok-3f1b8c55d2"
+    daemon.host.install_package(
+        build_plugin(tmp_path, "observatory_weather", WEATHER, "weather = observatory_weather:WeatherJob")
+    )
+    daemon.host.write("/etc/arcbackupd/credentials/token", token, mode=0o600)
+    daemon.drop_in(
+        "credentials", "[Service]\nLoadCredential=jobs__weather__token:/etc/arcbackupd/credentials/token\n"
+    )
+    daemon.configure(jobs={"weather": {"schedule": NEVER}})
+    daemon.systemctl("restart")
+    daemon.ctl("jobs", "run", "weather")
+    entry = daemon.wait_entry(JOB="weather", MESSAGE="Job weather done: clear sky")
+    assert entry["DIGEST"] == hashlib.sha256(token.encode()).hexdigest()
+    assert "SecretStr('**********')" in entry["SEEN"]
+    assert token not in daemon.host.run(["journalctl", "--output=export", "--all"]).stdout
+
+
+class _CommandLines:
+    """Collects the command lines of the host while it is entered, from all containers."""
+
+    def __init__(self) -> None:
+        self.seen: set[str] = set()
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+
+    def __enter__(self) -> _CommandLines:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ending.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._ending.wait(0.005):
+            self.seen |= {" ".join(words) for words in command_lines().values()}
+
+
+def test_the_password_is_in_no_command_line_and_nowhere_in_the_journal_or_the_status(
+    daemon: InstalledDaemon,
+) -> None:
+    wrong = "wrong-7c41e90ab3"
+    with _CommandLines() as lines:
+        daemon.ctl("backup")
+        daemon.stack.write_env(POSTGRES_PASSWORD=wrong)
+        try:
+            daemon.ctl("backup", status=1)
+        finally:
+            daemon.stack.write_env()
+        status = daemon.host.run(["systemctl", "status", "--full", "--no-pager", "arcbackupd"], check=False).stdout
+    assert any("docker exec" in line and "pg_dump" in line for line in lines.seen)
+    assert any(line.startswith("pg_dump ") for line in lines.seen)
+    everything = daemon.host.run(["journalctl", "--output=export", "--all"]).stdout
+    assert "wrong-password" in everything
+    for secret in (daemon.stack.password, wrong):
+        assert not [line for line in lines.seen if secret in line]
+        assert secret not in everything
+        assert secret not in status
+
+
+# Its weight
+
+
+def test_idle_it_takes_little_memory_and_next_to_no_time(
+    daemon: InstalledDaemon, record_property: Callable[[str, object], None]
+) -> None:
+    pid = daemon.pid
+    began, before = time.monotonic(), _processor_seconds(daemon, pid)
+    time.sleep(IDLE_SECONDS)  # nothing to wait for: this is the measure
+    share = (_processor_seconds(daemon, pid) - before) / (time.monotonic() - began)
+    memory = _resident_bytes(daemon, pid)
+    record_property("idle_memory_mb", round(memory / 1e6, 1))
+    record_property("idle_cpu_percent", round(100 * share, 3))
+    assert memory < IDLE_MEMORY
+    assert share < IDLE_CPU
+
+
+def _processor_seconds(daemon: InstalledDaemon, pid: int) -> float:
+    fields = daemon.host.read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _resident_bytes(daemon: InstalledDaemon, pid: int) -> int:
+    line = next(text for text in daemon.host.read(f"/proc/{pid}/status").splitlines() if text.startswith("VmRSS:"))
+    return int(line.split()[1]) << 10
+
+
+# Taking it off
+
+
+def test_uninstalling_takes_the_programs_and_units_and_leaves_backups_and_settings(daemon: InstalledDaemon) -> None:
+    before = daemon.files()
+    daemon.host.run([f"{CHECKOUT}/scripts/host", "uninstall"])
+    assert daemon.files() == before
+    daemon.host.run(["test", "-s", "/etc/arcbackupd/config.toml"])
+    for gone in (
+        "/opt/arcbackupd",
+        "/usr/local/bin/arcbackupctl",
+        "/usr/local/lib/systemd/system/arcbackupd.service",
+    ):
+        daemon.host.run(["test", "!", "-e", gone])
+    assert (
+        daemon.host.run(["systemctl", "is-active", "arcbackupd.socket"], check=False).stdout.strip() == "inactive"
+    )
