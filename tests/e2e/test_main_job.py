@@ -27,7 +27,7 @@ from tests.harness.images import MAJORS
 from tests.harness.process import wait_until
 from tests.harness.stack import ArcsecondStack
 
-SOON = {"boot": {"min_interval": "1s"}}
+SOON = {"boot": {"min_interval": "1ms"}}
 """Settings with which every start of the backend is worth a dump."""
 
 OLD = "backup-20260101-{:06}.sql.gz"
@@ -151,27 +151,25 @@ def test_broken_dumps_are_told_with_the_reason(stack16: ArcsecondStack) -> None:
         whole = daemon.path(good).read_bytes()
         sql = gzip.decompress(whole)
         forged = b"COPY public.notes (line) FROM stdin;\n" + TRAILER
-        made = {
-            "cut short: ": whole[:-1000],
-            "it is empty": b"",
-            "not a gzip file: wrong magic number": b"PK" + whole[2:],
-            "cut short:  ": whole[:MEMBER_SIZE],
-            "cut short: the gzip data end too early": gzip.compress(sql)[:-1000],
-            "it ends ": gzip.compress(sql[: sql.index(TRAILER)]),
-            "it ends after 4 rows of table public.notes": gzip.compress(sql[: sql.index(b"COPY ")] + forged),
-            "it ends  ": gzip.compress(sql[:5000]) + gzip.compress(sql[5000:9000]),
-        }
-        for number, content in enumerate(made.values()):
+        made = [
+            ("cut short: ", whole[:-1000]),
+            ("it is empty", b""),
+            ("not a gzip file: wrong magic number", b"PK" + whole[2:]),
+            ("cut short: ", whole[:MEMBER_SIZE]),
+            ("cut short: the gzip data end too early", gzip.compress(sql)[:-1000]),
+            ("cut short: the line that ends every pg_dump is missing", gzip.compress(sql[: sql.index(TRAILER)])),
+            ("4 rows of table public.notes", gzip.compress(sql[: sql.index(b"COPY ")] + forged)),
+            ("cut short: ", gzip.compress(sql[:5000]) + gzip.compress(sql[5000:9000])),
+        ]
+        for number, (_, content) in enumerate(made):
             daemon.path(OLD.format(number)).write_bytes(content)
-        wait_until(
-            lambda: _badges(daemon).keys() and "unknown" not in _badges(daemon).values(), "all to be scanned"
-        )
+        wait_until(lambda: "unknown" not in _badges(daemon).values(), "all to be scanned")
         rows = {row["name"]: row for row in daemon.listed()}
-        assert rows[good]["status"] == "compatible"
-        for number, reason in enumerate(made):
-            row = rows[OLD.format(number)]
-            assert row["status"] == "broken"
-            assert reason.strip() in row["problem"]
+    assert rows[good]["status"] == "compatible"
+    for number, (reason, _) in enumerate(made):
+        row = rows[OLD.format(number)]
+        assert row["status"] == "broken"
+        assert reason in row["problem"]
 
 
 def test_the_code_is_asked_for_its_migrations_once_per_run_of_the_backend(stack16: ArcsecondStack) -> None:
