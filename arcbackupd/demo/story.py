@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import grp
 import os
 import shlex
 import shutil
@@ -223,6 +224,7 @@ backend_pidfile = "{self._pidfile}"
 
 [control]
 socket = "{self._socket}"
+group = "{grp.getgrgid(os.getgid()).gr_name}"
 """
 
 
