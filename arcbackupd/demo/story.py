@@ -143,7 +143,7 @@ class Observatory:
             f"    export ARCBACKUPD_SOCKET={self._socket}\n"
             f"    {here}/arcbackupctl list\n\n"
             f"Its configuration is {self._config}. End it:\n\n"
-            f"    kill {' '.join(pids)} {self._postgres.pid}; rm -r {removable}"
+            f"    kill {' '.join(pids)} {self._postgres.pid}; sleep 2; rm -r {removable}"
         )
 
     # What happens to it.
