@@ -53,7 +53,10 @@ class _Parser:
         while self._to_next_statement():
             key, has_value = self._key()
             if has_value:
-                self._values[key] = self._value()
+                try:
+                    self._values[key] = self._value()
+                except RecursionError:
+                    raise self._error("a ${…} inside others, too many of them") from None
             elif key in self._environment:
                 self._values[key] = self._environment[key]
         return self._values

@@ -23,6 +23,9 @@ NOT_ACCEPTING = (
 SERVER_WENT = ("server closed the connection unexpectedly", "terminating connection")
 """What they write when the server ends, or ends their session, while they work."""
 
+LOCK_TIMEOUT = ("canceling statement due to statement timeout", "canceling statement due to lock timeout")
+"""What they write when they waited too long for a lock: pg_dump limits nothing else by statement_timeout."""
+
 WRONG_PASSWORD = ("password authentication failed", "no password supplied")
 
 DISK_FULL = ("No space left on device",)
@@ -36,9 +39,9 @@ SERVER_FACTS = """
 
 TERMINATE_DUMPS = """
     SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_stat_activity
-     WHERE pid <> pg_backend_pid() AND application_name LIKE '{prefix}%'
+     WHERE pid <> pg_backend_pid() AND datname = current_database() AND application_name LIKE '{prefix}%'
 """
-"""Ends the server's side of every pg_dump whose application name begins so; one row: how many."""
+"""Ends the server's side of every pg_dump of this database whose application name begins so; one row: how many."""
 
 
 def pg_dump(user: str, database: str, lock_timeout: timedelta) -> tuple[str, ...]:

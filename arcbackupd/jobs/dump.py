@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from arcbackupd.dumps.manifest import Reason
+from arcbackupd.errors import ArcbackupdError
 from arcbackupd.jobs import Job, JobOutcome, JobSettings, JobStatus
 
 
@@ -16,7 +17,10 @@ class DumpJob(Job[JobSettings]):
 
     async def run(self) -> JobOutcome:
         """Take a dump, after whatever runs."""
-        outcome = await self.context.backups.take(Reason.SCHEDULED).result
+        try:
+            outcome = await self.context.backups.take(Reason.SCHEDULED).result
+        except ArcbackupdError as error:
+            return JobOutcome(error.message, JobStatus.FAILED, logged=True)
         status = JobStatus.SKIPPED if outcome.name is None else JobStatus.DONE
         return JobOutcome(f"{outcome.outcome} {outcome.name or ''}".strip(), status, logged=True)
 

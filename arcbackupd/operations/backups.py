@@ -113,7 +113,7 @@ class Backups:
         """Queue a dump; its outcome is the operation's ``result``, and the journal's."""
 
         def start(cancellation: Cancellation) -> Steps[TakeOutcome]:
-            return self._logged_take(take(self._take_context(), reason, cancellation))
+            return self._logged_take(self._take(reason, cancellation))
 
         return self._queue.submit("dump", start, _PRIORITIES[reason], job="dump", reason=str(reason))
 
@@ -121,10 +121,7 @@ class Backups:
         """Queue a pruning."""
 
         def start(cancellation: Cancellation) -> Steps[PruneOutcome]:
-            steps = prune(
-                self.catalogue, self.directory(), self._policy(), self.host, self._clock_doubt(), cancellation
-            )
-            return _logged_prune(steps)
+            return _logged_prune(self._prune(cancellation))
 
         return self._queue.submit("prune", start, Priority.SCHEDULED, job="prune")
 
@@ -162,6 +159,15 @@ class Backups:
             _log.warning("Removed what an interrupted dump left", backup=name)
         if ended := database.end_dumps():
             _log.warning(f"Ended {ended} abandoned pg_dump on the database server")
+
+    def _take(self, reason: Reason, cancellation: Cancellation) -> Steps[TakeOutcome]:
+        """Reads the installation as its first step, so that what is wrong there is told like everything else."""
+        return (yield from take(self._take_context(), reason, cancellation))
+
+    def _prune(self, cancellation: Cancellation) -> Steps[PruneOutcome]:
+        directory = self.directory()
+        doubt = self._clock_doubt()
+        return (yield from prune(self.catalogue, directory, self._policy(), self.host, doubt, cancellation))
 
     def _logged_take(self, steps: Steps[TakeOutcome]) -> Steps[TakeOutcome]:
         try:

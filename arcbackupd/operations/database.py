@@ -110,9 +110,12 @@ def _explain(finished: Finished, program: str, installation: Installation) -> Ar
     if "does not exist" in said and f'database "{installation.database}"' in said:
         hint = "Correct POSTGRES_DB in .env."
         return OperationFailed("no-database", f"There is no database {installation.database}.", hint=hint)
-    if "canceling statement due to lock timeout" in said:
+    if any(text in said for text in postgres.LOCK_TIMEOUT):
         hint = "Something holds an exclusive lock, a migration perhaps; the next dump comes by itself."
         return OperationFailed("lock-timeout", "The dump waited too long for a lock on a table.", hint=hint)
+    if "server version mismatch" in said:
+        hint = "Let engine.local.bin_dir name the programs of the server's own version, or a newer one."
+        return OperationFailed("older-pg-dump", f"{program} is older than the database server.", hint=hint)
     if any(text in said for text in postgres.SERVER_WENT):
         hint = (
             "It was stopped, restarted or crashed: its log tells, `docker logs` of the database container. "

@@ -221,7 +221,7 @@ def _publish(
         except NoLinks as error:
             yield Notice(f"An unchanged dump is stored whole: the filesystem can't link it ({error}).")
         else:
-            yield from _remember_reason(context, published, reason)
+            context.catalogue.remember_reason(str(published), reason)
             return "unchanged", published
     return "published", partial.publish(name)
 
@@ -233,14 +233,6 @@ def _still_there(context: TakeContext, newest: Backup) -> bool:
     except FileNotFoundError:
         return False
     return FileIdentity(status.st_ino, status.st_size, status.st_mtime_ns) == newest.identity
-
-
-def _remember_reason(context: TakeContext, name: BackupName, reason: Reason) -> Steps[None]:
-    """Note the reason of a name that is published already: that it can't be noted undoes nothing."""
-    try:
-        context.catalogue.remember_reason(str(name), reason)
-    except OSError as error:
-        yield Notice(f"Why {name} was taken can't be remembered: {error.strerror}.", "See state_dir: is it full?")
 
 
 def _newest_good(backups: list[Backup]) -> Backup | None:

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -171,14 +171,12 @@ def test_a_wrong_configuration_is_refused_before_the_start_with_the_reason_in_th
     wait_until(daemon.is_active, "the service to start by itself once the file is corrected", interval=0.2)
 
 
-def test_systemd_finds_nothing_wrong_with_the_units_and_little_exposed(
-    daemon: InstalledDaemon, record_property: Callable[[str, object], None]
-) -> None:
+def test_systemd_finds_nothing_wrong_with_the_units_and_little_exposed(daemon: InstalledDaemon) -> None:
     verified = daemon.host.run(["systemd-analyze", "verify", "arcbackupd.service", "arcbackupd.socket"])
     assert verified.stdout + verified.stderr == ""
     said = daemon.host.run(["systemd-analyze", "security", "--no-pager", "arcbackupd.service"]).stdout
     exposure = float(said.partition("Overall exposure level for arcbackupd.service: ")[2].split()[0])
-    record_property("exposure", exposure)
+    print(f"exposure: {exposure}")
     assert exposure <= EXPOSURE
 
 
@@ -472,16 +470,13 @@ def test_the_password_is_in_no_command_line_and_nowhere_in_the_journal_or_the_st
 # Its weight
 
 
-def test_idle_it_takes_little_memory_and_next_to_no_time(
-    daemon: InstalledDaemon, record_property: Callable[[str, object], None]
-) -> None:
+def test_idle_it_takes_little_memory_and_next_to_no_time(daemon: InstalledDaemon) -> None:
     pid = daemon.pid
     began, before = time.monotonic(), _processor_seconds(daemon, pid)
     time.sleep(IDLE_SECONDS)  # nothing to wait for: this is the measure
     share = (_processor_seconds(daemon, pid) - before) / (time.monotonic() - began)
     memory = _resident_bytes(daemon, pid)
-    record_property("idle_memory_mb", round(memory / 1e6, 1))
-    record_property("idle_cpu_percent", round(100 * share, 3))
+    print(f"idle: {memory / 1e6:.1f} MB resident, {share:.3%} of a processor")
     assert memory < IDLE_MEMORY
     assert share < IDLE_CPU
 

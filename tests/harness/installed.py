@@ -39,7 +39,7 @@ class InstalledDaemon:
     def __init__(self, host: SystemdHost, stack: ArcsecondStack) -> None:
         self.host = host
         self.stack = stack
-        self._cursor = ""
+        self._since = "@0"
         self._config = ""
         self._drop_ins: dict[str, str] = {}
 
@@ -137,13 +137,13 @@ class InstalledDaemon:
 
     def from_now_on(self) -> None:
         """Let `entries` begin here."""
+        # Not a cursor: with matches, journalctl --after-cursor leaves the first entry out (seen with systemd 252).
         self.host.run(["journalctl", "--sync"])
-        said = self.host.run(["journalctl", "--lines=0", "--show-cursor", "--quiet"]).stdout
-        self._cursor = said.partition("-- cursor: ")[2].strip()
+        self._since = f"@{self.host.run(['date', '+%s.%6N']).stdout.strip()}"
 
     def entries(self, **matches: str) -> list[dict[str, Any]]:
         """Return what the service and systemd about it wrote since `from_now_on`, oldest first."""
-        return self.host.journal(f"--unit={UNIT}", f"--after-cursor={self._cursor}", **matches)
+        return self.host.journal(f"--unit={UNIT}", f"--since={self._since}", **matches)
 
     def wait_entry(self, seconds: float = 30, **matches: str) -> dict[str, Any]:
         """Wait for such an entry and return the newest."""
@@ -157,7 +157,7 @@ class InstalledDaemon:
 
     def log(self) -> str:
         """Return the same as text, with explanations of the catalogue."""
-        argv = ["journalctl", "-x", "--no-pager", "--quiet", f"--unit={UNIT}", f"--after-cursor={self._cursor}"]
+        argv = ["journalctl", "-x", "--no-pager", "--quiet", f"--unit={UNIT}", f"--since={self._since}"]
         return self.host.run(argv, check=False).stdout
 
     def wait_log(self, text: str, seconds: float = 30) -> None:

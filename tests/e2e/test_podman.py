@@ -1,0 +1,78 @@
+"""The main job once on podman, behind its API socket."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.conftest import tidied
+from tests.e2e.support import dump_at_hand, dump_sessions, wait_for_no_process
+from tests.harness.daemon import Daemon
+from tests.harness.engine import Engine, EngineUnavailable
+from tests.harness.process import wait_until
+from tests.harness.stack import ArcsecondStack
+from tests.require import require
+
+BULK = """CREATE TABLE bulk AS
+    SELECT n, md5(n::text) || md5((-n)::text) AS hex FROM generate_series(1, 1500000) AS n"""
+
+
+@pytest.fixture(scope="module")
+def pod_stack(podman_engine: Engine) -> Iterator[ArcsecondStack]:
+    """Return the module's stack on podman."""
+    try:
+        stack = ArcsecondStack(podman_engine, 16)
+        with stack:
+            yield stack
+    except EngineUnavailable as error:
+        require("podman", str(error))
+
+
+def test_main_job_on_podman(pod_stack: ArcsecondStack) -> None:
+    """Starts of the backend are seen in podman's events and dumped; scheduled dumps come; list has the badges."""
+    boot, jobs = {"min_interval": "1ms"}, {"dump": {"schedule": "every 2s"}}
+    with Daemon(tidied(pod_stack), boot=boot, jobs=jobs) as daemon:
+        wait_until(lambda: _reasons(daemon)[:1] == ["boot"], "the boot's dump")
+        wait_until(lambda: "scheduled" in _reasons(daemon), "a scheduled dump")
+        migration = pod_stack.add_migration()
+        try:
+            pod_stack.restart_backend()
+            wait_until(lambda: _reasons(daemon).count("boot") == 2, "the second boot's dump")
+            wait_until(lambda: daemon.listed()[0]["status"] == "compatible", "a dump with the new migration")
+            taken = daemon.json("backup")
+            rows = {row["name"]: row for row in daemon.listed()}
+            assert rows[taken["name"]]["status"] == "compatible"
+            assert rows[min(rows)]["status"] == "older-snapshot"
+            assert rows[min(rows)]["only_in_code"] == ["targets.0004_remarks"]
+            pod_stack.stop_container(pod_stack.backend)
+            wait_until(lambda: daemon.listed()[0]["problem"] == "backend not running", "the backend's end")
+        finally:
+            pod_stack.start_container(pod_stack.backend)
+            pod_stack.manage("migrate", "targets", "0003_object_class_index")
+            pod_stack.remove_migration(migration)
+
+
+def test_database_container_stopped_on_podman(pod_stack: ArcsecondStack) -> None:
+    """A dump whose container is stopped fails with a sentence, leaves nothing, and the next one is good."""
+    pod_stack.psql(BULK)
+    with Daemon(tidied(pod_stack), jobs={"dump": {"enabled": False}}) as daemon:
+        [boot] = daemon.wait_backups(1)
+        with dump_at_hand(daemon) as client:
+            pod_stack.stop_container(pod_stack.database)
+            said, _ = client.communicate(timeout=60)
+        assert client.returncode == 1
+        assert "  hint: " in said
+        assert (daemon.names(), daemon.leftovers()) == ([boot], [])
+        error = daemon.json("backup", status=1)["error"]
+        assert error["message"] == f"The database container {pod_stack.database} is not running."
+        assert f"podman start {pod_stack.database}" in error["hint"]
+        pod_stack.start_container(pod_stack.database)
+        pod_stack.wait_database()
+        wait_for_no_process(pod_stack)
+        assert dump_sessions(pod_stack) == 0
+        assert daemon.json("backup")["outcome"] == "unchanged"
+
+
+def _reasons(daemon: Daemon) -> list[str]:
+    return [row["reason"] for row in reversed(daemon.listed())]
