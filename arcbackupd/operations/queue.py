@@ -46,6 +46,8 @@ class Operation(Generic[Result]):
     last_event: Event | None = None
     cancellation: Cancellation = field(default_factory=Cancellation)
     result: asyncio.Future[Result] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when its thread has done its work, whatever became of ``result``."""
     _listeners: set[asyncio.Queue[Event | None]] = field(default_factory=set)
 
     def tell(self, event: Event) -> None:
@@ -117,17 +119,19 @@ class OperationQueue:
         self._waiting.clear()
         if self._current is None:
             return
-        running = self._current.result
-        _, unfinished = await asyncio.wait([running], timeout=grace)
-        if unfinished:
-            self._current.cancellation.cancel(why)
-            await asyncio.wait([running])
+        running = self._current
+        try:
+            await asyncio.wait_for(running.ended.wait(), grace)
+        except TimeoutError:
+            running.cancellation.cancel(why)
+            await running.ended.wait()
 
     def _refuse(self, operation: Operation[Any]) -> None:
         hint = "It isn't lost: the schedule goes on when the daemon runs again."
         operation.state = "failed"
         error = OperationFailed("stopping", f"It was not begun because {self._stopping}.", hint=hint)
-        operation.result.set_exception(error)
+        if not operation.result.done():  # as in _ended
+            operation.result.set_exception(error)
         operation.end()
 
     def _next(self) -> None:
@@ -159,6 +163,7 @@ class OperationQueue:
             operation.result.set_exception(_presentable(error))
         else:
             operation.result.set_result(outcome)
+        operation.ended.set()
         operation.end()
         self._changed()
         self._next()

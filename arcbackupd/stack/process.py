@@ -26,6 +26,7 @@ OUTPUT_LIMIT = 16 << 20
 ERROR_LIMIT = 64 << 10
 """Bytes that are read of what a program says to its error output: the last ones."""
 _ROOM = 4 << 20
+_REAP_SECONDS = 5
 _PIPE_SIZE = 1 << 20
 _ANY_STATUS = tuple(range(-64, 256))
 _INHERITED = (
@@ -69,6 +70,8 @@ def run(command: Command, *, timeout: float, stdin: bytes = b"") -> Finished:
             process.wait(timeout=timeout)
         except sh.TimeoutException:
             _kill(process)
+            with contextlib.suppress(sh.TimeoutException):
+                process.wait(timeout=_REAP_SECONDS)
             raise _timed_out(command, f"did not end within {timeout:g} s") from None
         if _written(output) > OUTPUT_LIMIT:
             raise _too_much(command)
@@ -134,6 +137,8 @@ def _start(command: Command, stdin: int, stdout: int, stderr: int) -> sh.Running
     program = shutil.which(command.argv[0])
     if program is None:
         raise _not_installed(command.argv[0])
+    if command.cwd and not (os.path.isdir(command.cwd) and os.access(command.cwd, os.X_OK)):
+        raise _not_started(command)  # sh would leak two descriptors on finding out by itself
     try:
         process: sh.RunningCommand = sh.Command(
             program

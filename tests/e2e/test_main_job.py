@@ -55,10 +55,9 @@ def test_first_sight_of_the_backend_gives_a_boot_dump(stack: ArcsecondStack) -> 
 def test_every_start_of_the_backend_gives_a_boot_dump(stack: ArcsecondStack) -> None:
     """Each start is dumped whole, also when nothing changed since the one before."""
     with Daemon(stack, **SOON) as daemon:
-        daemon.wait_backups(1)
-        wait_until(lambda: daemon.log_lines("Took "), "the first boot's dump")
+        daemon.wait_boot_dumps(1)
         stack.restart_backend()
-        names = daemon.wait_backups(2)
+        names = daemon.wait_boot_dumps(2)
         assert [row["reason"] for row in daemon.listed()] == ["boot", "boot"]
     assert [daemon.path(name).stat().st_nlink for name in names] == [1, 1]
 
@@ -66,7 +65,7 @@ def test_every_start_of_the_backend_gives_a_boot_dump(stack: ArcsecondStack) -> 
 def test_starts_within_the_minimal_interval_share_a_dump(stack16: ArcsecondStack) -> None:
     """A backend that starts again within boot.min_interval gets no further dump."""
     with Daemon(stack16) as daemon:
-        daemon.wait_backups(1)
+        daemon.wait_boot_dumps(1)
         stack16.restart_backend()
         daemon.wait_log("its last boot's dump stands for this one too")
         assert len(daemon.names()) == 1
@@ -75,15 +74,14 @@ def test_starts_within_the_minimal_interval_share_a_dump(stack16: ArcsecondStack
 def test_starts_missed_while_the_daemon_was_down_are_found(stack16: ArcsecondStack) -> None:
     """A start that nobody watched is dumped when the daemon is back, one that it has seen isn't dumped again."""
     with Daemon(stack16, **SOON) as daemon:
-        daemon.wait_backups(1)
+        daemon.wait_boot_dumps(1)
         daemon.stop()
         stack16.restart_backend()
         daemon.start()
-        daemon.wait_backups(2)
-        daemon.wait_log("Took ")
+        daemon.wait_boot_dumps(2)
         daemon.restart()
         stack16.restart_backend()  # by its dump it shows that the restart before gave none
-        daemon.wait_log("Took ")
+        daemon.wait_boot_dumps(3)
         assert [row["reason"] for row in daemon.listed()] == ["boot"] * 3
 
 
@@ -176,7 +174,7 @@ def test_the_code_is_asked_for_its_migrations_once_per_run_of_the_backend(stack1
     """However often backups are listed, showmigrations runs once, and once more after the backend's next start."""
     began = time.time()
     with Daemon(stack16) as daemon:
-        daemon.wait_backups(1)
+        daemon.wait_boot_dumps(1)
         for _ in range(3):
             daemon.listed()
         daemon.json("inspect", "latest")

@@ -83,7 +83,7 @@ def test_many_tables_are_dumped_in_little_memory(large: ArcsecondStack) -> None:
 def test_many_dumps_are_listed_from_their_manifests_alone(stack16: ArcsecondStack) -> None:
     """336 dumps of 100 MiB are listed at once, also by a daemon that just started, reading their manifests only."""
     with Daemon(stack16, jobs=BY_HAND) as daemon:
-        [name] = daemon.wait_backups(1)
+        [name] = daemon.wait_boot_dumps(1)
         _make_dumps(daemon.path(name))
         daemon.restart()
         for _ in range(2):

@@ -29,6 +29,8 @@ pytestmark = pytest.mark.slow
 ROWS = 100_000
 MEMBER, ADMIN, OUTSIDER = "ada", "kepler", "oscar"
 
+BOOT_NOTE = "/var/lib/arcbackupd/boot.json"
+
 IDLE_SECONDS = 60
 IDLE_MEMORY = 60 << 20
 IDLE_CPU = 0.002
@@ -107,9 +109,13 @@ def installed(
     daemon.configure()
     daemon.ctl("check-config")
     systemd_host.run(["systemctl", "enable", "--now", "arcbackupd.socket", "arcbackupd.service"])
-    # a start of the backend that it hadn't seen
-    wait_until(daemon.names, "the first dump", interval=0.2)
+    # It hadn't seen this start of the backend: once it has noted that it has, no dump comes by itself any more.
+    wait_until(lambda: _is_there(systemd_host, BOOT_NOTE), "the dump of the backend's start", interval=0.2)
     return daemon
+
+
+def _is_there(host: SystemdHost, path: str) -> bool:
+    return host.run(["test", "-e", path], check=False).returncode == 0
 
 
 @pytest.fixture
@@ -377,6 +383,8 @@ def test_after_a_kill_in_the_middle_of_a_dump_it_starts_again_and_leaves_nothing
         wait_until(lambda: dump_sessions(daemon.stack) == 0, "the end of the abandoned dump's session")
         wait_until(lambda: daemon.files() == before, "the end of what was written")
     assert daemon.wait_entry(MESSAGE="Removed what an interrupted dump left")["BACKUP"].startswith(".backup-")
+    assert daemon.wait_entry(MESSAGE="Ended 1 abandoned pg_dump on the database server")["PRIORITY"] == "4"
+    assert not daemon.entries(MESSAGE_ID=MessageId.DUMP_PUBLISHED)
 
 
 # The sandbox

@@ -231,6 +231,18 @@ class Daemon:
             raise DeadlinePassed(f"{error}; there are {self.names()}; the daemon said:\n{self.log()}") from error
         return self.names()
 
+    def wait_boot_dumps(self, count: int, seconds: float = 30) -> list[str]:
+        """Wait until there are that many backups and the daemon has noted that the newest was a boot's."""
+        names = self.wait_backups(count, seconds)
+        newest = self.path(names[-1])
+        memory = self.stack.state_dir / "boot.json"
+        wait_until(
+            lambda: memory.exists() and memory.stat().st_mtime_ns >= newest.stat().st_ctime_ns,
+            "the boot's dump to be noted",
+            seconds=seconds,
+        )
+        return names
+
     def children(self, *words: str) -> list[int]:
         """Return the daemon's child processes whose command lines hold all these words."""
         return [pid for pid in _children(self.pid) if set(words) <= set(_cmdline(pid))]

@@ -205,6 +205,17 @@ def test_a_daemon_that_does_not_answer_in_time_is_silent(tmp_path: Path) -> None
         done.set()
 
 
+def test_a_call_without_a_time_limit_does_not_wait_for_ever_for_a_daemon_that_cannot_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("arcbackupd.control.client._GREETING_SECONDS", 0.1)
+    done = threading.Event()
+    with answering(tmp_path / "s", lambda _: done.wait(20)), Connection(str(tmp_path / "s")) as daemon:
+        with pytest.raises(DaemonUnreachable, match="did not answer the call Backup"):
+            list(daemon.stream("Backup"))
+        done.set()
+
+
 @pytest.mark.parametrize("noise", [b"HTTP/1.1 400 Bad Request\r\n\0", b"[]\0", b"\xff\0", b"\0"])
 def test_what_does_not_speak_varlink_is_not_the_daemon(tmp_path: Path, noise: bytes) -> None:
     with answering(tmp_path / "s", lambda accepted: accepted.sendall(noise)):

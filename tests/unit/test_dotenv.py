@@ -199,7 +199,7 @@ def test_hostile_texts_take_no_time_and_no_stack(text: str) -> None:
             pass
 
 
-@pytest.mark.parametrize("depth", [10, 20_000])
+@pytest.mark.parametrize("depth", [10, 2000])
 def test_defaults_within_defaults_end_somewhere(depth: int) -> None:
     text = "${U:-" * depth + "x" + "}" * depth
     try:
