@@ -41,8 +41,8 @@ class Contents(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
     rows: dict[str, _Count] = {}
-    migrations: tuple[_Text, ...] | None = Field(None, strict=False)
-    roles: tuple[_Text, ...] = Field((), strict=False)
+    migrations: tuple[_Text, ...] | None = Field(default=None, strict=False)
+    roles: tuple[_Text, ...] = Field(default=(), strict=False)
 
 
 class Manifest(BaseModel):

@@ -285,9 +285,8 @@ def failing(site: Site, code: str) -> Iterator[list[OperationFailed]]:
     wait_until(lambda: site.sessions() == 0, "the end of the server's side of the dump")
 
 
-def pids_of_pg_dump() -> list[int]:
-    done = subprocess.run(["pgrep", "-x", "pg_dump"], capture_output=True, text=True, check=False)
-    return [int(pid) for pid in done.stdout.split()]
+def signal_pg_dump(number: signal.Signals) -> None:
+    subprocess.run(["pkill", f"-{number.name.removeprefix('SIG')}", "-x", "pg_dump"], check=True)
 
 
 def after_progress(steps: Steps[TakeOutcome], act: Callable[[], object]) -> TakeOutcome:
@@ -308,12 +307,12 @@ def after_progress(steps: Steps[TakeOutcome], act: Callable[[], object]) -> Take
 )
 def test_a_pg_dump_that_is_ended_leaves_nothing(large: Site, number: signal.Signals, code: str) -> None:
     with failing(large, code):
-        after_progress(large.begin(), lambda: [os.kill(pid, number) for pid in pids_of_pg_dump()])
+        after_progress(large.begin(), lambda: signal_pg_dump(number))
 
 
 def test_a_pg_dump_that_stops_writing_is_given_up(large: Site) -> None:
     with failing(large, "timed-out"):
-        after_progress(large.begin(), lambda: [os.kill(pid, signal.SIGSTOP) for pid in pids_of_pg_dump()])
+        after_progress(large.begin(), lambda: signal_pg_dump(signal.SIGSTOP))
 
 
 def test_a_session_ended_by_the_server_is_an_error(large: Site) -> None:
