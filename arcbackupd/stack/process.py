@@ -15,6 +15,7 @@ import shutil
 import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 
 import sh
@@ -137,7 +138,7 @@ def _start(command: Command, stdin: int, stdout: int, stderr: int) -> sh.Running
     program = shutil.which(command.argv[0])
     if program is None:
         raise _not_installed(command.argv[0])
-    if command.cwd and not (os.path.isdir(command.cwd) and os.access(command.cwd, os.X_OK)):
+    if command.cwd and not (Path(command.cwd).is_dir() and os.access(command.cwd, os.X_OK)):
         raise _not_started(command)  # sh would leak two descriptors on finding out by itself
     try:
         process: sh.RunningCommand = sh.Command(

@@ -26,7 +26,9 @@ from tests.require import require
 
 pytestmark = pytest.mark.slow
 
-ROWS = 100_000
+ROWS = 300_000
+"""Enough that what is on its way between pg_dump and the file, some MiB, isn't all."""
+
 MEMBER, ADMIN, OUTSIDER = "ada", "kepler", "oscar"
 
 BOOT_NOTE = "/var/lib/arcbackupd/boot.json"
@@ -134,6 +136,7 @@ def dump_half_way(daemon: InstalledDaemon) -> Iterator[int]:
     wait_until(lambda: _written(daemon) > 100_000, "a part of a dump", interval=0.002)
     os.kill(pid, signal.SIGSTOP)
     try:
+        assert dump_sessions(daemon.stack) == 1, "pg_dump was done before it was held"
         yield pid
     finally:
         _go_on(pid)

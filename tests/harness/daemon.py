@@ -129,6 +129,8 @@ class Daemon:
         try:
             status = self._process.wait(seconds)
         except subprocess.TimeoutExpired as error:
+            self._process.send_signal(signal.SIGABRT)
+            self._process.wait()
             raise DeadlinePassed(f"the daemon didn't end within {seconds:g} s:\n{self.log()}") from error
         self._process = None
         return status
@@ -153,9 +155,12 @@ class Daemon:
 
     def ctl(self, *arguments: str, status: int | None = 0, timeout: float = 120) -> Answer:
         """Run `arcbackupctl`. Raise CommandFailed when it ends with another status than `status`."""
-        done = subprocess.run(
-            _ctl(arguments), env=self._client_environment(), capture_output=True, text=True, timeout=timeout
-        )
+        try:
+            done = subprocess.run(
+                _ctl(arguments), env=self._client_environment(), capture_output=True, text=True, timeout=timeout
+            )
+        except subprocess.TimeoutExpired as error:
+            raise DeadlinePassed(f"{error}; {self._last_words()}") from error
         if status is not None and done.returncode != status:
             raise CommandFailed(
                 f"arcbackupctl {' '.join(arguments)} ended with {done.returncode}, not {status}:"
@@ -253,6 +258,13 @@ class Daemon:
             raise CommandFailed(f"the daemon ended with {self._process.returncode}:\n{self.log()}")
 
     # Inside
+
+    def _last_words(self) -> str:
+        """End a daemon that hangs in the way that lets it tell where each of its threads was."""
+        if self._process is not None:
+            self.signal(signal.SIGABRT)
+            self.wait()
+        return f"the daemon said:\n{self.log()}"
 
     @property
     def _log_file(self) -> Path:

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 
 from arcbackupd.dumps.dumpfile import compressor, detach_contents, manifest_member
@@ -83,7 +84,7 @@ def scan(text: bytes, *cuts: int) -> Scan:
     """What the scanner says of a text that comes in pieces, cut at these places."""
     scanner = Scanner()
     places = [0, *sorted(cuts), len(text)]
-    for start, end in zip(places, places[1:], strict=False):
+    for start, end in pairwise(places):
         scanner.feed(text[start:end])
     return scanner.finish()
 

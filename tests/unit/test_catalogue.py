@@ -1,4 +1,4 @@
-"""The catalogue: what is known of every file, from its manifest or one scan, for as long as the file is the same."""
+"""The catalogue: what is known of every file, from its manifest or one scan, while it stays the same file."""
 
 from __future__ import annotations
 
@@ -88,7 +88,11 @@ def test_backups_are_listed_newest_first_whatever_their_kind(catalogue: Catalogu
     write_dump(directory, 3, kind=Kind.PRE_RESTORE)
     write_dump(directory, 2)
     listed = catalogue.read(directory)
-    assert [(backup.kind, backup.taken_at.second) for backup in listed] == [("pre-restore", 3), ("backup", 2), ("backup", 1)]
+    assert [(backup.kind, backup.taken_at.second) for backup in listed] == [
+        ("pre-restore", 3),
+        ("backup", 2),
+        ("backup", 1),
+    ]
 
 
 def test_a_missing_directory_has_no_backups(catalogue: Catalogue, tmp_path: Path) -> None:
@@ -111,7 +115,12 @@ def test_a_dump_with_a_manifest_tells_all_that_it_holds(catalogue: Catalogue, di
 
 def test_what_is_no_backup_is_not_listed(catalogue: Catalogue, directory: Path) -> None:
     write_dump(directory, 0)
-    for name in (".backup-20260101-120000.sql.gz.partial", "notes.txt", "backup-20269999-000000.sql.gz", ".arcbackupd.lock"):
+    for name in (
+        ".backup-20260101-120000.sql.gz.partial",
+        "notes.txt",
+        "backup-20269999-000000.sql.gz",
+        ".arcbackupd.lock",
+    ):
         (directory / name).write_bytes(b"x")
     assert len(catalogue.read(directory)) == 1
 
@@ -171,7 +180,12 @@ def test_listing_large_dumps_reads_little_and_listing_again_nothing(catalogue: C
 def test_a_foreign_dump_is_known_after_its_scan(catalogue: Catalogue, directory: Path) -> None:
     path = write_foreign(directory, 0)
     (before,) = catalogue.read(directory)
-    assert (before.state, before.problem, before.migrations, before.reason) == ("unscanned", None, None, Reason.FOREIGN)
+    assert (before.state, before.problem, before.migrations, before.reason) == (
+        "unscanned",
+        None,
+        None,
+        Reason.FOREIGN,
+    )
     scanned = catalogue.scan_pending(directory, later())
     (after,) = catalogue.read(directory)
     assert scanned == after
@@ -220,7 +234,9 @@ def test_a_dump_that_changed_is_scanned_again(catalogue: Catalogue, directory: P
     assert catalogue.read(directory)[0].rows == {"public.django_migrations": 2}
 
 
-def test_a_dump_replaced_by_one_of_the_same_size_and_time_is_scanned_again(catalogue: Catalogue, directory: Path) -> None:
+def test_a_dump_replaced_by_one_of_the_same_size_and_time_is_scanned_again(
+    catalogue: Catalogue, directory: Path
+) -> None:
     path = write_foreign(directory, 0)
     scan_all(catalogue, directory)
     other = directory / "other"
@@ -306,7 +322,9 @@ def test_what_is_gone_is_forgotten(catalogue: Catalogue, memory: Path, directory
     assert "backup-20260101-130001" in memory.read_text()
 
 
-def test_the_reason_of_a_name_is_remembered_across_a_restart(catalogue: Catalogue, memory: Path, directory: Path) -> None:
+def test_the_reason_of_a_name_is_remembered_across_a_restart(
+    catalogue: Catalogue, memory: Path, directory: Path
+) -> None:
     path = write_dump(directory, 0)
     linked = directory / "backup-20260101-120030.sql.gz"
     os.link(path, linked)
@@ -346,7 +364,8 @@ def members() -> bytes:
 
 
 FORGED = dump(
-    b"COPY public.t (line) FROM stdin;\n--\n-- PostgreSQL database dump complete\n--\n\n\\\\unrestrict Kq3hVtZ0aB\n1\n\\.\n"
+    b"COPY public.t (line) FROM stdin;\n--\n-- PostgreSQL database dump complete\n--\n\n"
+    b"\\\\unrestrict Kq3hVtZ0aB\n1\n\\.\n"
 )
 FORGED_END = FORGED.index(b"\\\\unrestrict") + len(b"\\\\unrestrict Kq3hVtZ0aB\n")
 
@@ -378,7 +397,7 @@ BROKEN = {
     "not a dump": (gzip.compress(b"hello\n"), "cut short: it ends inside a statement"),
     "a gzip file of nothing": (gzip.compress(b""), "it is empty"),
     "a custom-format dump": (b"PGDMP\x01\x0e" + bytes(100), "not a gzip file: wrong magic number"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", BROKEN)
@@ -401,7 +420,9 @@ def test_all_broken_ones_together_are_told_apart(catalogue: Catalogue, memory: P
         assert all((told[name] or "").startswith(why) for name, why in expected.items())
 
 
-def test_a_text_of_any_kind_as_a_foreign_dump_is_broken_and_not_a_crash(catalogue: Catalogue, directory: Path) -> None:
+def test_a_text_of_any_kind_as_a_foreign_dump_is_broken_and_not_a_crash(
+    catalogue: Catalogue, directory: Path
+) -> None:
     for second in range(20):
         file(directory, second, gzip.compress(os.urandom(5000)))
     scan_all(catalogue, directory)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arcbackupd.operations.health import Facts, Problem, Severity, Thresholds, assess
@@ -96,10 +96,13 @@ FACTS = st.builds(
     clock_doubt=st.none() | st.just("doubt"),
     failed_jobs=st.dictionaries(st.sampled_from("ab"), st.just("why")),
     paused_jobs=st.lists(st.sampled_from("cd"), unique=True).map(tuple),
-    trouble=st.lists(st.builds(Problem, st.just("x"), st.just("X."), st.just("Do."), st.sampled_from(ORDER))).map(tuple),
+    trouble=st.lists(st.builds(Problem, st.just("x"), st.just("X."), st.just("Do."), st.sampled_from(ORDER))).map(
+        tuple
+    ),
 )
 
 
+@settings(deadline=None)
 @given(FACTS)
 def test_the_state_is_that_of_the_worst_problem_and_the_worst_come_first(facts: Facts) -> None:
     found, problems = assess(facts, LIMITS)
@@ -107,12 +110,14 @@ def test_the_state_is_that_of_the_worst_problem_and_the_worst_come_first(facts: 
     assert all(ORDER.index(one.severity) <= ORDER.index(other.severity) for one, other in pairwise(problems))
 
 
+@settings(deadline=None)
 @given(FACTS)
 def test_every_problem_says_what_to_do(facts: Facts) -> None:
     assert all(problem.code and problem.message.endswith((".", "doubt", "frozen", "why")) and problem.hint
                for problem in assess(facts, LIMITS)[1])  # fmt: skip
 
 
+@settings(deadline=None)
 @given(FACTS, st.integers(0, 100))
 def test_it_never_gets_better_by_waiting(facts: Facts, hours: int) -> None:
     later = replace(facts, now=facts.now + hours * HOUR)

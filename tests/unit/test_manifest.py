@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -16,12 +16,14 @@ from tests.unit.sample_dumps import manifest, sha256
 ROWS = st.dictionaries(st.text(), st.integers(0, 2**63))
 
 
+@settings(deadline=None)
 @given(ROWS, st.lists(st.text(max_size=50)), st.sampled_from(Reason))
 def test_what_is_encoded_is_read_back(rows: dict[str, int], names: list[str], reason: Reason) -> None:
     told = manifest(reason=reason, contents=Contents(rows=rows, migrations=tuple(names), roles=tuple(names)))
     assert Manifest.model_validate_json(encode(told)) == told
 
 
+@settings(deadline=None)
 @given(ROWS)
 def test_the_same_values_are_encoded_the_same_whatever_their_order(rows: dict[str, int]) -> None:
     backwards = dict(reversed(rows.items()))
@@ -53,8 +55,17 @@ def test_times_without_a_zone_are_refused() -> None:
         manifest(started_at=datetime(2026, 1, 1))  # noqa: DTZ001  # what is tested
 
 
-@pytest.mark.parametrize(("reason", "automatic"), [
-    (Reason.BOOT, True), (Reason.SCHEDULED, True), (Reason.MANUAL, False), (Reason.PRE_RESTORE, False), (Reason.FOREIGN, False),
-])  # fmt: skip
-def test_only_dumps_that_the_daemon_takes_by_itself_count_towards_catching_up(reason: Reason, automatic: bool) -> None:
+@pytest.mark.parametrize(
+    ("reason", "automatic"),
+    [
+        (Reason.BOOT, True),
+        (Reason.SCHEDULED, True),
+        (Reason.MANUAL, False),
+        (Reason.PRE_RESTORE, False),
+        (Reason.FOREIGN, False),
+    ],
+)
+def test_only_dumps_that_the_daemon_takes_by_itself_count_towards_catching_up(
+    reason: Reason, automatic: bool
+) -> None:
     assert reason.automatic is automatic

@@ -1,5 +1,7 @@
 """The scanner: reads SQL as psql does, wherever the blocks are cut, and is fooled by no text and no row."""
 
+# ruff: noqa: E501, ISC004  # tables of hostile texts, a line each
+
 from __future__ import annotations
 
 import gc
@@ -27,7 +29,8 @@ from tests.unit.sample_dumps import (
     sha256,
 )
 
-FORGED = b"""COPY public.django_migrations (id, app, name, applied) FROM stdin;
+FORGED = (
+    b"""COPY public.django_migrations (id, app, name, applied) FROM stdin;
 9\tforged\t0001_x\tnow
 \\.
 --
@@ -35,7 +38,9 @@ FORGED = b"""COPY public.django_migrations (id, app, name, applied) FROM stdin;
 --
 
 \\unrestrict %s
-""" % KEY
+"""
+    % KEY
+)
 
 # Each: the body of a dump, rows per table, roles. All but the last two have no other COPY that counts.
 HOSTILE: dict[str, tuple[bytes, dict[str, int], tuple[str, ...]]] = {
@@ -203,6 +208,7 @@ def test_any_split_of_any_soup_of_sql_tells_the_same(text: bytes, data: st.DataO
     assert bytewise(text) == whole
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=400))
 def test_no_bytes_at_all_make_it_crash(text: bytes) -> None:
     assert bytewise(text) == scan(text)
@@ -252,7 +258,9 @@ NAMES = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters=
 VALUES = st.one_of(
     st.none(),
     st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), max_size=20),
-    st.sampled_from(["\\.", "\n\\.\n", "--", "-- PostgreSQL database dump complete", FORGED.decode(), "\\N", "\t", ""]),
+    st.sampled_from(
+        ["\\.", "\n\\.\n", "--", "-- PostgreSQL database dump complete", FORGED.decode(), "\\N", "\t", ""]
+    ),
 )
 
 
@@ -277,15 +285,26 @@ def dollar_quoted(text: str) -> str:
 def databases(draw: st.DrawFn) -> tuple[bytes, dict[str, int], tuple[str, ...] | None]:
     """A dump as pg_dump writes it, rows per table, and the migrations."""
     names = draw(st.lists(NAMES, unique=True, max_size=4))
-    tables = {f"{quoted(draw(NAMES))}.{quoted(name)}": draw(st.lists(st.tuples(VALUES, VALUES), max_size=4)) for name in names}
+    tables = {
+        f"{quoted(draw(NAMES))}.{quoted(name)}": draw(st.lists(st.tuples(VALUES, VALUES), max_size=4))
+        for name in names
+    }
     migrations = draw(st.none() | st.lists(st.tuples(NAMES, NAMES), max_size=3))
     if migrations is not None:
         tables["public.django_migrations"] = [*migrations]
     parts: list[str] = []
     for table, rows in tables.items():
         parts += [f"COMMENT ON TABLE {table} IS {literal(draw(VALUES) or '')};\n\n\n"]
-        parts += [f"CREATE FUNCTION {table}() RETURNS text LANGUAGE sql\n    AS {dollar_quoted(draw(VALUES) or '')};\n\n\n"]
-        parts += [copy(table.encode(), (b"app", b"name"), [tuple(None if v is None else v.encode() for v in row) for row in rows]).decode()]
+        parts += [
+            f"CREATE FUNCTION {table}() RETURNS text LANGUAGE sql\n    AS {dollar_quoted(draw(VALUES) or '')};\n\n\n"
+        ]
+        parts += [
+            copy(
+                table.encode(),
+                (b"app", b"name"),
+                [tuple(None if v is None else v.encode() for v in row) for row in rows],
+            ).decode()
+        ]
     order = draw(st.permutations(parts))
     text = dump("".join(order).encode())
     recorded = None if migrations is None else tuple(f"{app}.{name}" for app, name in migrations)
@@ -322,7 +341,9 @@ def test_a_dump_without_the_table_tells_none_and_one_with_an_empty_table_tells_a
 # Proof
 
 
-@pytest.mark.parametrize("text", [SMALL, old_dump(MIGRATIONS), dump(HOSTILE["rows like marks"][0])], ids=["new", "old", "rows"])
+@pytest.mark.parametrize(
+    "text", [SMALL, old_dump(MIGRATIONS), dump(HOSTILE["rows like marks"][0])], ids=["new", "old", "rows"]
+)
 def test_no_beginning_of_a_dump_is_complete(text: bytes) -> None:
     needed = len(text.rstrip(b"\n")) + 1
     complete = [end for end in range(len(text) + 1) if scan(text[:end]).problem is None]
@@ -348,7 +369,14 @@ def test_what_is_cut_says_where() -> None:
     ids=["copy", "trailer", "trailer and key"],
 )
 def test_a_dump_cut_right_after_a_forged_end_is_not_complete(forged: bytes) -> None:
-    for before in (b"COPY public.t (line) FROM stdin;\n", b"COMMENT ON TABLE t IS '", b"SELECT E'", b"SELECT $$", b"/* ", b'SELECT "'):
+    for before in (
+        b"COPY public.t (line) FROM stdin;\n",
+        b"COMMENT ON TABLE t IS '",
+        b"SELECT E'",
+        b"SELECT $$",
+        b"/* ",
+        b'SELECT "',
+    ):
         text = dump(before + forged)
         cut = text.index(before) + len(before + forged)
         lenient = b"COPY" in before and b"\\.\n" in forged  # there the data do end, at a line that no row can be
@@ -393,7 +421,7 @@ def test_any_other_command_of_psql_makes_it_unprovable(line: bytes) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    [b"\\connect arcsecond", b"\\connect -reuse-previous=on \"dbname='a \\\\ \"\"b'\"", b'\\connect "a `b"'],
+    [b"\\connect arcsecond", b'\\connect -reuse-previous=on "dbname=\'a \\\\ ""b\'"', b'\\connect "a `b"'],
 )
 def test_the_command_that_pg_dump_does_write_is_allowed(line: bytes) -> None:
     assert scan(dump(line + b"\n" + MIGRATIONS)).problem is None
@@ -429,7 +457,9 @@ def test_the_content_is_the_same_whatever_the_key() -> None:
     other = SMALL.replace(KEY, b"0therKey")
     assert scan(other).content_sha256 == scan(SMALL).content_sha256
     assert scan(other).sha256 != scan(SMALL).sha256
-    assert scan(SMALL).content_sha256 == sha256(b"".join(line for line in SMALL.splitlines(True) if KEY not in line))
+    assert scan(SMALL).content_sha256 == sha256(
+        b"".join(line for line in SMALL.splitlines(True) if KEY not in line)
+    )
 
 
 @settings(max_examples=200, deadline=None)
@@ -444,6 +474,7 @@ def test_the_content_differs_when_anything_but_the_key_does(place: int, change: 
 
 
 @example([1, 2, 3])
+@settings(deadline=None)
 @given(st.lists(st.integers(0, len(SMALL)), max_size=10))
 def test_the_content_is_the_same_however_the_blocks_are_cut(cuts: list[int]) -> None:
     assert scan(SMALL, *cuts).content_sha256 == scan(SMALL).content_sha256
@@ -481,10 +512,12 @@ def blocks_of(before: bytes, unit: bytes, after: bytes, mebibytes: int) -> Itera
     ],
     ids=["literal", "E literal", "dollar quote", "name", "row", "migrations", "comment", "block comment", "word", "list", "body", "tag"],
 )  # fmt: skip
-def test_memory_does_not_grow_with_the_longest_literal_row_or_comment(before: bytes, unit: bytes, after: bytes) -> None:
+def test_memory_does_not_grow_with_the_longest_literal_row_or_comment(
+    before: bytes, unit: bytes, after: bytes
+) -> None:
     gc.collect()
     scanner = Scanner()
-    text = blocks_of(before, unit, after, 64 if len(unit) == 1 else 3)
+    text = blocks_of(before, unit, after, 64 if len(unit) == 1 else 2)
     tracemalloc.start()
     try:
         for block in text:
@@ -494,7 +527,7 @@ def test_memory_does_not_grow_with_the_longest_literal_row_or_comment(before: by
         tracemalloc.stop()
     told = scanner.finish()
     assert told.problem is None or before == b"SELECT $"
-    assert told.length > 3 * MEBIBYTE
+    assert told.length > 2 * MEBIBYTE
     limit = 16 if b"migrations" in before else 8  # the rows of that table are kept, up to MIGRATIONS_LIMIT
     assert peak < limit * MEBIBYTE
 
@@ -553,7 +586,7 @@ def seconds_for(text: bytes) -> float:
 @pytest.mark.parametrize("case", HOSTILE_TO_PATTERNS, ids=str)
 def test_time_grows_no_faster_than_the_text(case: str) -> None:
     make = HOSTILE_TO_PATTERNS[case]
-    small, factor = 64 << 10, 8
+    small, factor = 32 << 10, 8
     before = min(seconds_for(make(small)) for _ in range(2))
     after = seconds_for(make(factor * small))
     # What grows with the square takes 64 times as long; noise on a busy machine doesn't make it 32 times.
