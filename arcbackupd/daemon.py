@@ -67,6 +67,8 @@ class Daemon:
         self._host = host_id()
         self._stop = asyncio.Event()
         self._news = asyncio.Event()
+        self._changing = asyncio.Lock()
+        """Held by whoever replaces or ends the household: reloads come one after another, and before the end."""
         self._clock = ClockWatch(settings.state_dir)
         self._history = JobHistory(settings.state_dir)
         self._runner = JobRunner(self._history)
@@ -90,10 +92,13 @@ class Daemon:
                 _log.info(f"arcbackupd {__version__} is ready", message_id=MessageId.DAEMON_READY)
                 await self._stop.wait()
         finally:
-            notify.stopping()
-            _log.info("Stopping", message_id=MessageId.DAEMON_STOPPING)
-            await self._household.stop()
+            async with self._changing:
+                notify.stopping()
+                _log.info("Stopping", message_id=MessageId.DAEMON_STOPPING)
+                await self._household.stop()
             await self._queue.stop("the daemon stops", _FINISH_SECONDS)
+            if boot := self._household.watch.pending:
+                await asyncio.wait([boot], timeout=_LAST_WORDS.total_seconds())
             await self._runner.stop(_LAST_WORDS)
             await server.stop()
 
@@ -138,6 +143,11 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, reload)
 
     async def _reload(self) -> None:
+        async with self._changing:
+            if not self._stop.is_set():
+                await self._read_again()
+
+    async def _read_again(self) -> None:
         """Read the configuration again; a wrong one leaves the old one in force."""
         notify.reloading()
         try:
@@ -149,6 +159,7 @@ class Daemon:
             if settings.control != self._settings.control or settings.state_dir != self._settings.state_dir:
                 _log.warning("Changes of [control] and state_dir take effect when the daemon is restarted")
             await self._household.stop()
+            household.watch.pending = self._household.watch.pending
             self._settings, self._household = settings, household
             configure_logging(settings.log_level)
             self._household.start()
@@ -201,6 +212,8 @@ class Daemon:
             newest = self._household.parts.backups.newest_good()
         except ArcbackupdError as error:
             return error.message
+        except OSError as error:
+            return f"The backups can't be looked at: {error.strerror}"
         return f"Newest good backup: {newest.name}" if newest else "No good backup yet"
 
 
@@ -229,10 +242,15 @@ class Household:
             await asyncio.to_thread(self.parts.backups.clean_up)
         except ArcbackupdError as error:
             _log.warning(f"What earlier runs left behind could not be looked at: {error.message}", hint=error.hint)
+        except OSError as error:
+            _log.warning(f"What earlier runs left behind could not be looked at: {error}")
+        if self.watch.pending:  # of the configuration before
+            await asyncio.wait([self.watch.pending])
         # A boot that was missed comes before catching up: its dump may be all that is missing.
         await self.watch.look()
         self.parts.scheduler.start()
-        with contextlib.suppress(ArcbackupdError):  # read in a thread, so that catching up finds it remembered
+        # Read in a thread, so that catching up finds it remembered.
+        with contextlib.suppress(ArcbackupdError, OSError):
             await asyncio.to_thread(self.parts.backups.newest_automatic)
         self.parts.scheduler.catch_up()
         await self.watch.run()

@@ -153,12 +153,13 @@ class Service:
             trouble=trouble,
         )
         state, problems = assess(facts, self._thresholds(parts))
+        current = self._queue.current
         return {
             "state": str(state),
             "problems": [asdict(problem) for problem in problems],
             "jobs": self._jobs(),
             "last_good": last_good and _last_good(last_good, now),
-            "operation": self._queue.current and _operation(self._queue.current),
+            "operation": current and _operation(current),
             "version": __version__,
             "retention": {"frozen": frozen},
         }

@@ -294,6 +294,8 @@ def status(reply: Row, screen: Screen) -> str:
 
 def _first_line(reply: Row, screen: Screen) -> str:
     answer = _SAFE.get(reply["state"], clean(reply["state"]))
+    if reply["last_good"] is None and reply["state"] in ("ok", "warning"):
+        answer = "Not safe yet."
     return f"{screen.paint(answer, _COLORS.get(reply['state']))} {_last_good(reply['last_good'])}"
 
 

@@ -23,6 +23,7 @@ from arcbackupd.dumps.dumpfile import DamagedDump, read_manifest, sql_blocks
 from arcbackupd.dumps.manifest import Manifest, Reason
 from arcbackupd.dumps.names import Kind, parse_name
 from arcbackupd.dumps.scan import Scan, Scanner
+from arcbackupd.errors import OperationFailed
 from arcbackupd.files import write_atomically
 
 QUIET_SECONDS = 2.0
@@ -142,7 +143,10 @@ class Catalogue:
         self._unreadable: dict[str, Backup] = {}
 
     def read(self, directory: Path) -> list[Backup]:
-        """All backups of the directory, newest first; none when it doesn't exist."""
+        """All backups of the directory, newest first; none when it doesn't exist.
+
+        Raise OperationFailed when it can't be read.
+        """
         with self._lock:
             fresh = {backup.name: self._complete(directory, backup) for backup in _listing(directory)}
             self._read = fresh
@@ -260,6 +264,11 @@ def _listing(directory: Path) -> Iterator[Backup]:
         entries = list(os.scandir(directory))
     except FileNotFoundError:
         return
+    except OSError as error:
+        hint = "A directory that the daemon may read must be there: see what is, its owner, and the mount below it."
+        raise OperationFailed(
+            "backups-unreadable", f"The backups in {directory} can't be read: {error.strerror}.", hint=hint
+        ) from error
     for entry in entries:
         name = parse_name(entry.name)
         if name is None:

@@ -84,6 +84,9 @@ def disk_error(error: OSError, directory: Path) -> OperationFailed:
             " beside it); if it may already, see the mount and the owner of the directory."
         )
         return OperationFailed("not-writable", f"{directory} can't be written: {error.strerror}.", hint=hint)
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        hint = "Move away what is there in its place; the next dump creates it."
+        return OperationFailed("not-a-directory", f"{directory} is not a directory.", hint=hint)
     hint = "See the kernel's log (`journalctl -k`): the disk itself may be failing."
     return OperationFailed("disk-error", f"Writing to {directory} failed: {error.strerror}.", hint=hint)
 

@@ -19,6 +19,8 @@ from arcbackupd.stack.process import Command, Stream
 
 _LOOK_SECONDS = 2.0
 _RECONNECT_SECONDS = 5.0
+_LOOK_ANYWAY_SECONDS = 30.0
+"""How long a start can go unnoticed that came just before the engine began to tell us of them."""
 _log = get_logger()
 
 
@@ -42,7 +44,8 @@ class BootWatch:
         self._min_interval = min_interval
         self._dump = dump
         self._trouble = ""
-        self._stream: Stream | None = None
+        self.pending: asyncio.Task[None] | None = None
+        """The boot's dump that was last begun. It goes on, and is noted, when a reload replaces this watch."""
 
     async def look(self) -> None:
         """Compare the backend's present run with the last one seen; take a dump if it is another one."""
@@ -60,7 +63,8 @@ class BootWatch:
             self._remember(present, seen.dumped_at)
             return
         _log.info("The backend started", image=present.image)
-        await self._take(present, seen)
+        self.pending = asyncio.create_task(self._take(present, seen), name="boot dump")
+        await asyncio.shield(self.pending)
 
     async def _take(self, present: ContainerRun, seen: _Seen | None) -> None:
         try:
@@ -88,7 +92,7 @@ class BootWatch:
         loop = asyncio.get_running_loop()
         ended = loop.create_future()
         try:
-            stream = await asyncio.to_thread(Stream, command)
+            stream = await _opened(command)
         except ArcbackupdError as error:
             self._say_once(error)
             return
@@ -96,14 +100,16 @@ class BootWatch:
         pump.start()
         try:
             while not ended.done():
+                # First of all too: the backend may have started while the last look took its dump.
+                started.clear()
+                await self.look()
                 waiting = asyncio.ensure_future(started.wait())
                 try:
-                    await asyncio.wait([waiting, ended], return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.wait(
+                        [waiting, ended], timeout=_LOOK_ANYWAY_SECONDS, return_when=asyncio.FIRST_COMPLETED
+                    )
                 finally:  # also when a reload cancels us
                     waiting.cancel()
-                if started.is_set():
-                    started.clear()
-                    await self.look()
         finally:
             stream.kill()
 
@@ -128,6 +134,22 @@ class BootWatch:
 
 def _recent(moment: datetime | None, interval: timedelta) -> bool:
     return moment is not None and timedelta() <= datetime.now(UTC) - moment < interval
+
+
+async def _opened(command: Command) -> Stream:
+    """The stream of a program that was started in a thread; nobody who gives up waiting leaves it behind."""
+    opening = asyncio.ensure_future(asyncio.to_thread(Stream, command))
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        opening.add_done_callback(_close_opened)
+        raise
+
+
+def _close_opened(opening: asyncio.Future[Stream]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        with opening.result():
+            pass
 
 
 def _pump(

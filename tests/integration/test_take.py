@@ -9,7 +9,8 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -96,6 +97,12 @@ class Site:
 
 
 def drain(steps: Steps[TakeOutcome], heard: Callable[[Event], None] = lambda event: None) -> TakeOutcome:
+    """Run a dump to its end, in a thread of its own, whose priority it may lower."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(_drain, steps, heard).result()
+
+
+def _drain(steps: Steps[TakeOutcome], heard: Callable[[Event], None]) -> TakeOutcome:
     while True:
         try:
             heard(next(steps))
@@ -378,6 +385,45 @@ def test_a_cancelled_dump_leaves_nothing(large: Site) -> None:
         after_progress(large.begin(cancellation=cancellation), lambda: cancellation.cancel("the daemon stops"))
     assert large.files() == []
     wait_until(lambda: large.sessions() == 0, "the end of the server's side of the dump")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a filesystem of its own")
+def test_a_disk_that_fills_up_leaves_nothing_and_refuses_the_next_dump_beforehand(large: Site) -> None:
+    shared = large.home / "shared"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=70m", "tmpfs", str(shared)], check=True)
+    try:
+        with failing(large, "disk-full"):
+            after_progress(large.begin(), lambda: _fill(shared))
+        with failing(large, "disk-full") as told:
+            large.take()
+        assert "bytes are free" in told[0].message
+    finally:
+        subprocess.run(["umount", "--lazy", str(shared)], check=True)
+
+
+def _fill(directory: Path) -> None:
+    with suppress(OSError), (directory / "telescope.fits").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(1 << 16))
+
+
+def test_a_shared_path_that_is_missing_is_told(site: Site) -> None:
+    (site.home / "shared").rmdir()
+    with failing(site, "no-shared-path"):
+        site.take()
+
+
+@pytest.mark.parametrize("change", [Path.unlink, lambda path: path.write_bytes(b"something else")])
+def test_a_last_dump_that_somebody_changed_meanwhile_gets_no_other_name(
+    site: Site, change: Callable[[Path], object]
+) -> None:
+    last = site.backups / site.take_name()
+
+    def change_when_proved(event: Event) -> None:
+        if isinstance(event, Step) and event.name == "publish":
+            change(last)
+
+    assert drain(site.begin(Reason.SCHEDULED), change_when_proved).outcome == "published"
 
 
 def test_closing_the_steps_abandons_the_dump(large: Site) -> None:
