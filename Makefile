@@ -28,7 +28,7 @@ check: $(VENV)/.dev  ## formatting, lint, types and the fast tests, in under two
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not docker and not podman and not systemd and not slow" -x -q $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not docker and not podman and not systemd and not postgres and not slow" -x -q $(PYTEST_ARGS)
 
 build: $(VENV)/.dev  ## make the wheel and the source archive, in dist/
 	$(BIN)/python -m build

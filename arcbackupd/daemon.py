@@ -21,6 +21,7 @@ from arcbackupd.control.access import AccessPolicy
 from arcbackupd.control.listening import Listener, inherited, listen
 from arcbackupd.control.server import ControlServer
 from arcbackupd.control.service import Parts, Service
+from arcbackupd.dumps.catalogue import Catalogue
 from arcbackupd.dumps.manifest import Reason
 from arcbackupd.errors import ArcbackupdError, Busy, OperationFailed, UsageError
 from arcbackupd.jobs import JobContext
@@ -70,6 +71,7 @@ class Daemon:
         self._changing = asyncio.Lock()
         """Held by whoever replaces or ends the household: reloads come one after another, and before the end."""
         self._clock = ClockWatch(settings.state_dir)
+        self._catalogue = Catalogue(settings.state_dir / "catalogue.json")
         self._history = JobHistory(settings.state_dir)
         self._runner = JobRunner(self._history)
         self._queue: OperationQueue
@@ -104,7 +106,7 @@ class Daemon:
 
     def _make_household(self, settings: Settings) -> Household:
         engine = open_engine(settings.engine)
-        backups = Backups(settings, engine, self._queue, self._host, self._clock.doubt)
+        backups = Backups(settings, engine, self._queue, self._host, self._clock.doubt, self._catalogue)
 
         def context(name: str) -> JobContext:
             return JobContext(backups, _log.bind(job=name), settings.state_dir, self._host)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from arcbackupd.dumps.catalogue import Backup, Catalogue
@@ -30,6 +31,8 @@ from arcbackupd.settings import Installation, Settings, read_installation
 from arcbackupd.stack import Engine
 
 _PRIORITIES = {Reason.BOOT: Priority.BOOT, Reason.MANUAL: Priority.MANUAL, Reason.SCHEDULED: Priority.SCHEDULED}
+_AHEAD = timedelta(minutes=1)
+"""A dump whose second was taken is named after a later one."""
 _log = get_logger()
 
 
@@ -52,7 +55,9 @@ class Backups:
         queue: OperationQueue,
         host: str,
         clock_doubt: Callable[[], str | None],
+        catalogue: Catalogue | None = None,
     ) -> None:
+        """``catalogue`` is one that others use too: what two of them note would overwrite each other."""
         self._settings = settings
         self._engine = engine
         self._queue = queue
@@ -62,7 +67,7 @@ class Backups:
         """Identity of this host, as manifests have it."""
         self.backend = Backend(engine, settings.engine.manage)
         """The backend whose migrations decide on compatibility."""
-        self.catalogue = Catalogue(settings.state_dir / "catalogue.json")
+        self.catalogue = catalogue or Catalogue(settings.state_dir / "catalogue.json")
         """What is known of the files."""
         self.last_dump_failure: str | None = None
         """Why the last dump since the start failed, whoever asked for it; ``None`` when it didn't."""
@@ -196,7 +201,9 @@ class Backups:
 
     def _good(self) -> Iterator[Backup]:
         backups = self.catalogue.read(self.directory())
-        return (backup for backup in backups if backup.good and backup.kind is Kind.BACKUP)
+        # A name in the future, from a clock that was wrong, must not hide for as long that no dump succeeds.
+        latest = datetime.now(UTC) + _AHEAD
+        return (b for b in backups if b.good and b.kind is Kind.BACKUP and b.taken_at <= latest)
 
     def _policy(self) -> Policy:
         return Policy(**self._settings.retention.model_dump())

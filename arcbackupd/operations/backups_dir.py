@@ -87,6 +87,9 @@ def disk_error(error: OSError, directory: Path) -> OperationFailed:
     if error.errno in (errno.EEXIST, errno.ENOTDIR):
         hint = "Move away what is there in its place; the next dump creates it."
         return OperationFailed("not-a-directory", f"{directory} is not a directory.", hint=hint)
+    if error.errno in (errno.ENOENT, errno.ESTALE):
+        hint = "It was moved, removed or unmounted meanwhile; the next dump creates it if its parent is there."
+        return OperationFailed("directory-gone", f"{directory} is not what it was any more.", hint=hint)
     hint = "See the kernel's log (`journalctl -k`): the disk itself may be failing."
     return OperationFailed("disk-error", f"Writing to {directory} failed: {error.strerror}.", hint=hint)
 
