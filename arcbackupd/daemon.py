@@ -74,6 +74,7 @@ class Daemon:
         self._catalogue = Catalogue(settings.state_dir / "catalogue.json")
         self._history = JobHistory(settings.state_dir)
         self._runner = JobRunner(self._history)
+        self._asking: asyncio.Task[object] | None = None
         self._queue: OperationQueue
         self._household: Household
 
@@ -117,7 +118,7 @@ class Daemon:
         async def boot_dump() -> None:
             await asyncio.shield(backups.take(Reason.BOOT).result)
             # Asked now, so that the first `list` after a boot needn't wait for the answer.
-            await asyncio.to_thread(backups.backend.migrations)
+            self._asking = asyncio.create_task(asyncio.to_thread(backups.backend.migrations))
 
         watch = BootWatch(engine, settings.state_dir / "boot.json", settings.boot.min_interval, boot_dump)
         return Household(Parts(settings, backups, scheduler), watch)

@@ -299,20 +299,23 @@ class Installation(BaseModel):
         return self.shared_data_path / "db_backups"
 
 
-def read_installation(install_dir: Path) -> Installation:
-    """Read ``.env`` now: operators rotate passwords. Raise OperationFailed when it can't be used."""
+def read_installation(install_dir: Path, *, with_password: bool = True) -> Installation:
+    """Read ``.env`` now: operators rotate passwords. Raise OperationFailed when it can't be used.
+
+    Looking at files needs no password: with ``with_password`` False it may be missing.
+    """
     path = install_dir / ".env"
     values = _read_dotenv(path)
     shared = values.get("SHARED_DATA_PATH")
     if not shared:
         raise _env_error("shared-path-missing", f"SHARED_DATA_PATH missing from {path}")
-    if not values.get("POSTGRES_PASSWORD"):
+    if with_password and not values.get("POSTGRES_PASSWORD"):
         raise _env_error("password-missing", "POSTGRES_PASSWORD missing from .env", f"Set it in {path}.")
     return Installation(
         shared_data_path=install_dir / shared,
         database=values.get("POSTGRES_DB") or "arcsecond_docker",
         user=values.get("POSTGRES_USER") or "arcsecond_docker",
-        password=SecretStr(values["POSTGRES_PASSWORD"]),
+        password=SecretStr(values.get("POSTGRES_PASSWORD", "")),
         world_readable=bool(path.stat().st_mode & stat.S_IROTH),
     )
 

@@ -311,16 +311,20 @@ def _operation(operation: Operation[Any]) -> dict[str, Any]:
 
 def _look(backups: Backups) -> tuple[Backup | None, str | None, tuple[Problem, ...]]:
     """The newest good backup, why retention is frozen, and what is wrong with the installation."""
+    trouble: dict[str, Problem] = {}
+    last_good = frozen = None
     try:
-        installation = backups.installation()
+        if backups.installation().world_readable:
+            trouble[_WORLD_READABLE.code] = _WORLD_READABLE
+    except ArcbackupdError as error:
+        trouble[error.code] = _critical(error)
+    try:
         last_good = backups.newest_good()
         frozen = backups.plan_prune().plan.frozen
-    except ArcbackupdError as error:
-        return None, None, (Problem(error.code, error.message, error.hint, Severity.CRITICAL),)
-    if not installation.world_readable:
-        return last_good, frozen, ()
-    hint = "Only its owner should read it: `chmod 600 .env`."
-    readable = Problem(
-        "env-world-readable", ".env, with its passwords, can be read by everyone.", hint, Severity.WARNING
-    )
-    return last_good, frozen, (readable,)
+    except ArcbackupdError as error:  # what keeps it from the installation keeps it from this too
+        trouble[error.code] = _critical(error)
+    return last_good, frozen, tuple(trouble.values())
+
+
+def _critical(error: ArcbackupdError) -> Problem:
+    return Problem(error.code, error.message, error.hint, Severity.CRITICAL)

@@ -111,6 +111,8 @@ class Lexer:
 
     def finish(self) -> None:
         """The text ends here: what was held back is handed on."""
+        if self._state == self._copy_data:
+            self._reader.data(self._carry, 0, len(self._carry))
         self._reader.content(memoryview(self._carry))
 
     def _hand_content(self, buffer: bytes, end: int) -> None:

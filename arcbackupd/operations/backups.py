@@ -82,7 +82,7 @@ class Backups:
 
     def directory(self) -> Path:
         """Where the backups are. Raise OperationFailed when ``.env`` can't be used."""
-        return self.installation().backups_dir
+        return read_installation(self._settings.install_dir, with_password=False).backups_dir
 
     def list(self) -> list[Listed]:
         """All backups, newest first, with their badges. Blocking, and slow when the backend has to be asked."""

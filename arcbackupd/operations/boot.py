@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -156,10 +157,11 @@ def _pump(
     stream: Stream, loop: asyncio.AbstractEventLoop, started: asyncio.Event, ended: asyncio.Future[None]
 ) -> None:
     """In a thread: a byte from the stream is a start; the end of the stream is the end."""
-    with stream:
-        while stream.read(1 << 16, timeout=None):
-            loop.call_soon_threadsafe(started.set)
-    loop.call_soon_threadsafe(_finish, ended)
+    with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+        with stream:
+            while stream.read(1 << 16, timeout=None):
+                loop.call_soon_threadsafe(started.set)
+        loop.call_soon_threadsafe(_finish, ended)
 
 
 def _finish(ended: asyncio.Future[None]) -> None:

@@ -166,7 +166,7 @@ def _proved(database: Database, finished: Finished, scan: Scan) -> Scan:
         said = f" It said: {finished.error.splitlines()[-1]}" if finished.error else ""
         raise OperationFailed(
             "incomplete",
-            f"pg_dump ended as if all were well, but its dump is {scan.problem}.{said}",
+            f"pg_dump ended as if all were well, but its dump isn't whole: {scan.problem}.{said}",
             hint="Something ended it from outside, such as a restart of the container or of the engine. "
             "The next dump comes by itself; `arcbackupctl backup` takes one now.",
         )

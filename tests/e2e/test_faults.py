@@ -66,7 +66,7 @@ def test_docker_client_ended_by_sigterm(daemon: Daemon) -> None:
     with dump_at_hand(daemon) as client:
         [executing] = daemon.children("exec", "pg_dump")
         os.kill(executing, signal.SIGTERM)
-        _assert_failed(daemon, client, "pg_dump ended as if all were well, but its dump is cut short")
+        _assert_failed(daemon, client, "pg_dump ended as if all were well, but its dump isn't whole: cut short")
         assert dump_sessions(daemon.stack) == 0
     _assert_clean(daemon)
 
@@ -77,7 +77,7 @@ def test_docker_client_ended_while_pg_dump_goes_on(daemon: Daemon) -> None:
         _wait_for_a_part(daemon)
         [executing] = daemon.children("exec", "pg_dump")
         os.kill(executing, signal.SIGTERM)
-        _assert_failed(daemon, client, "pg_dump ended as if all were well, but its dump is cut short")
+        _assert_failed(daemon, client, "pg_dump ended as if all were well, but its dump isn't whole: cut short")
     _assert_clean(daemon)
 
 

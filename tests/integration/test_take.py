@@ -292,8 +292,10 @@ def failing(site: Site, code: str) -> Iterator[list[OperationFailed]]:
     wait_until(lambda: site.sessions() == 0, "the end of the server's side of the dump")
 
 
-def signal_pg_dump(number: signal.Signals) -> None:
-    subprocess.run(["pkill", f"-{number.name.removeprefix('SIG')}", "-x", "pg_dump"], check=True)
+def signal_pg_dump(site: Site, number: signal.Signals) -> None:
+    """Signal this database's pg_dump and no other on the host."""
+    pattern = f"pg_dump .*dbname='{site.database}'"
+    subprocess.run(["pkill", f"-{number.name.removeprefix('SIG')}", "-f", pattern], check=True)
 
 
 def after_progress(steps: Steps[TakeOutcome], act: Callable[[], object]) -> TakeOutcome:
@@ -314,12 +316,12 @@ def after_progress(steps: Steps[TakeOutcome], act: Callable[[], object]) -> Take
 )
 def test_a_pg_dump_that_is_ended_leaves_nothing(large: Site, number: signal.Signals, code: str) -> None:
     with failing(large, code):
-        after_progress(large.begin(), lambda: signal_pg_dump(number))
+        after_progress(large.begin(), lambda: signal_pg_dump(large, number))
 
 
 def test_a_pg_dump_that_stops_writing_is_given_up(large: Site) -> None:
     with failing(large, "timed-out"):
-        after_progress(large.begin(), lambda: signal_pg_dump(signal.SIGSTOP))
+        after_progress(large.begin(), lambda: signal_pg_dump(large, signal.SIGSTOP))
 
 
 def test_a_session_ended_by_the_server_is_an_error(large: Site) -> None:

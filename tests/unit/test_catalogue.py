@@ -19,6 +19,7 @@ from arcbackupd.dumps.catalogue import QUIET_SECONDS, Backup, Catalogue, open_ba
 from arcbackupd.dumps.dumpfile import MEMBER_SIZE
 from arcbackupd.dumps.manifest import Reason
 from arcbackupd.dumps.names import Kind
+from arcbackupd.errors import OperationFailed
 from tests.unit.sample_dumps import (
     MIGRATION_NAMES,
     MIGRATIONS,
@@ -489,3 +490,12 @@ def test_a_memory_that_cannot_be_written_costs_no_second_scan(directory: Path, t
     assert catalogue.scan_pending(directory, later()) is not None
     assert catalogue.read(directory)[0].good
     assert catalogue.scan_pending(directory, later()) is None
+
+
+def test_a_directory_that_cannot_be_read_is_an_error_with_what_to_do(catalogue: Catalogue, tmp_path: Path) -> None:
+    place = tmp_path / "db_backups"
+    place.write_text("a file where the directory should be")
+    with pytest.raises(OperationFailed) as caught:
+        catalogue.read(place)
+    assert caught.value.code == "backups-unreadable"
+    assert caught.value.hint

@@ -1,0 +1,103 @@
+"""The watch of the backend's boots: none is missed, and none is dumped twice because the configuration was read."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, cast
+
+from arcbackupd.operations.boot import BootWatch
+from arcbackupd.stack import ContainerRun, Engine
+from arcbackupd.stack.process import Command
+
+
+class OneBackend:
+    """An engine with one backend, whose event stream tells of nothing."""
+
+    def __init__(self, pids: Path) -> None:
+        self.present: ContainerRun | None = ContainerRun("first", "image")
+        self.pids = pids
+
+    def backend_run(self) -> ContainerRun | None:
+        return self.present
+
+    def watch_backend(self) -> Command:
+        return Command(("/bin/sh", "-c", f"echo $$ >> {self.pids}; exec sleep 60"))
+
+
+def watching(tmp_path: Path, dump: Callable[[], Awaitable[object]]) -> tuple[OneBackend, BootWatch]:
+    engine = OneBackend(tmp_path / "pids")
+    watch = BootWatch(cast("Engine", cast("Any", engine)), tmp_path / "boot.json", timedelta(microseconds=1), dump)
+    return engine, watch
+
+
+def remembered(tmp_path: Path) -> object:
+    return json.loads((tmp_path / "boot.json").read_text())["identity"]
+
+
+def test_a_start_during_the_first_looks_dump_is_found(tmp_path: Path) -> None:
+    async def main() -> None:
+        second = asyncio.Event()
+
+        async def dump() -> None:
+            if engine.present == ContainerRun("second", "image"):
+                second.set()
+            engine.present = ContainerRun("second", "image")
+
+        engine, watch = watching(tmp_path, dump)
+        await watch.look()
+        following = asyncio.create_task(watch.run())
+        await asyncio.wait_for(second.wait(), 10)
+        assert watch.pending
+        await watch.pending
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+
+    asyncio.run(main())
+    assert remembered(tmp_path) == "second"
+
+
+def test_a_boots_dump_goes_on_and_is_noted_when_its_watch_is_cancelled(tmp_path: Path) -> None:
+    async def main() -> None:
+        go_on = asyncio.Event()
+        _, watch = watching(tmp_path, go_on.wait)
+        looking = asyncio.create_task(watch.look())
+        await asyncio.sleep(0.2)
+        looking.cancel()
+        await asyncio.gather(looking, return_exceptions=True)
+        go_on.set()
+        assert watch.pending
+        await asyncio.wait_for(watch.pending, 5)
+
+    asyncio.run(main())
+    assert remembered(tmp_path) == "first"
+
+
+def test_a_watch_that_is_cancelled_as_it_begins_leaves_no_program_behind(tmp_path: Path) -> None:
+    async def main() -> None:
+        async def dump() -> None:
+            """Nothing to do."""
+
+        for delay in (0, 0.001, 0.005, 0.02, 0.1):
+            _, watch = watching(tmp_path, dump)
+            following = asyncio.create_task(watch.run())
+            await asyncio.sleep(delay)
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+        await asyncio.sleep(0.5)
+
+    asyncio.run(main())
+    pids = (tmp_path / "pids").read_text().split() if (tmp_path / "pids").exists() else []
+    assert not [pid for pid in pids if _runs(int(pid))]
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False
