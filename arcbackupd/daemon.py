@@ -163,6 +163,7 @@ class Daemon:
                 _log.warning("Changes of [control] and state_dir take effect when the daemon is restarted")
             await self._household.stop()
             household.watch.pending = self._household.watch.pending
+            household.parts.backups.succeed(self._household.parts.backups)
             self._settings, self._household = settings, household
             configure_logging(settings.log_level)
             self._household.start()

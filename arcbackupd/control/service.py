@@ -23,6 +23,7 @@ from arcbackupd.dumps.manifest import Reason
 from arcbackupd.errors import ArcbackupdError, OperationFailed
 from arcbackupd.jobs import JobStatus
 from arcbackupd.operations.backups import Backups, Listed
+from arcbackupd.operations.backups_dir import check_shared_path
 from arcbackupd.operations.events import as_dict
 from arcbackupd.operations.health import Facts, Problem, Severity, Thresholds, assess
 from arcbackupd.operations.prune import RetentionPlan
@@ -139,7 +140,8 @@ class Service:
     def _status(self) -> Reply:
         parts = self._parts()
         now = datetime.now(UTC)
-        last_good, frozen, trouble = _look(parts.backups)
+        look = _look(parts.backups)
+        last_good, frozen = look.last_good, look.frozen
         states = parts.scheduler.states()
         facts = Facts(
             now=now,
@@ -150,7 +152,8 @@ class Service:
             clock_doubt=self._clock.doubt(now),
             failed_jobs={state.name: state.problem for state in states if state.problem},
             paused_jobs=tuple(state.name for state in states if state.paused),
-            trouble=trouble,
+            trouble=look.trouble,
+            looked=look.looked,
         )
         state, problems = assess(facts, self._thresholds(parts))
         current = self._queue.current
@@ -309,21 +312,31 @@ def _operation(operation: Operation[Any]) -> dict[str, Any]:
     }
 
 
-def _look(backups: Backups) -> tuple[Backup | None, str | None, tuple[Problem, ...]]:
-    """The newest good backup, why retention is frozen, and what is wrong with the installation."""
+@dataclass(frozen=True)
+class _Look:
+    """The newest good backup, why retention is frozen, what is wrong; ``looked``: whether it could be told."""
+
+    trouble: tuple[Problem, ...]
+    last_good: Backup | None = None
+    frozen: str | None = None
+    looked: bool = False
+
+
+def _look(backups: Backups) -> _Look:
     trouble: dict[str, Problem] = {}
-    last_good = frozen = None
     try:
         if backups.installation().world_readable:
             trouble[_WORLD_READABLE.code] = _WORLD_READABLE
     except ArcbackupdError as error:
         trouble[error.code] = _critical(error)
     try:
+        check_shared_path(backups.directory())
         last_good = backups.newest_good()
         frozen = backups.plan_prune().plan.frozen
     except ArcbackupdError as error:  # what keeps it from the installation keeps it from this too
         trouble[error.code] = _critical(error)
-    return last_good, frozen, tuple(trouble.values())
+        return _Look(tuple(trouble.values()))
+    return _Look(tuple(trouble.values()), last_good, frozen, looked=True)
 
 
 def _critical(error: ArcbackupdError) -> Problem:

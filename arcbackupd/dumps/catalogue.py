@@ -29,6 +29,8 @@ from arcbackupd.files import write_atomically
 QUIET_SECONDS = 2.0
 """A file that changed less than this ago is still being copied in, for all we know; it isn't scanned yet."""
 _LOOK_AGAIN_SECONDS = 30.0
+_TRY_AGAIN_SECONDS = 300.0
+_LATEST = datetime.max.replace(tzinfo=UTC).timestamp() - 1
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,7 @@ class Catalogue:
         self._idle_until = 0.0
         self._memory: _Memory | None = None
         self._unreadable: dict[str, Backup] = {}
+        self._try_unreadable_at = 0.0
 
     def read(self, directory: Path) -> list[Backup]:
         """All backups of the directory, newest first; none when it doesn't exist.
@@ -156,6 +159,8 @@ class Catalogue:
         """Scan the newest dump that waits for it and hasn't changed lately; return it, ``None`` when none waits."""
         if self._idle(directory, now):
             return None
+        if now >= self._try_unreadable_at:
+            self._unreadable.clear()
         unscanned = [backup for backup in self.read(directory) if backup.state == "unscanned"]
         waiting = [backup for backup in unscanned if not backup.unreadable]
         backup = next((backup for backup in waiting if _quiet(backup, now)), None)
@@ -168,6 +173,7 @@ class Catalogue:
             unreadable = replace(backup, unreadable=_cannot_be_read(error))
             with self._lock:
                 self._unreadable[backup.name] = unreadable
+            self._try_unreadable_at = now + _TRY_AGAIN_SECONDS
             return unreadable
         with self._lock:
             self._remember_scan(directory, backup, scan)
@@ -283,10 +289,15 @@ def _listing(directory: Path) -> Iterator[Backup]:
                 kind=name.kind,
                 taken_at=name.taken_at,
                 identity=FileIdentity(status.st_ino, status.st_size, status.st_mtime_ns),
-                modified_at=datetime.fromtimestamp(status.st_mtime, UTC),
-                arrived_at=datetime.fromtimestamp(status.st_ctime, UTC),
+                modified_at=_moment(status.st_mtime),
+                arrived_at=_moment(status.st_ctime),
                 links=status.st_nlink,
             )
+
+
+def _moment(seconds: float) -> datetime:
+    """A file's time; filesystems know some that no calendar has."""
+    return datetime.fromtimestamp(min(max(seconds, 0.0), _LATEST), UTC)
 
 
 def _quiet(backup: Backup, now: float) -> bool:

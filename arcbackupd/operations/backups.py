@@ -72,6 +72,11 @@ class Backups:
         self.last_dump_failure: str | None = None
         """Why the last dump since the start failed, whoever asked for it; ``None`` when it didn't."""
 
+    def succeed(self, previous: Backups) -> None:
+        """Take over what the operations of the configuration before have learned."""
+        self._noticed = previous._noticed
+        self.last_dump_failure = previous.last_dump_failure
+
     # Looking.
 
     def installation(self) -> Installation:

@@ -34,17 +34,22 @@ def file_rights(settings: DumpSettings) -> FileRights:
     return FileRights(settings.mode, owner, group)
 
 
+def check_shared_path(directory: Path) -> None:
+    """Raise OperationFailed when the directory that should hold the backups' one isn't there, or isn't mounted."""
+    if not directory.parent.is_dir():
+        hint = "Correct SHARED_DATA_PATH in .env, or mount what should be there."
+        raise OperationFailed("no-shared-path", f"{directory.parent} does not exist.", hint=hint)
+
+
 def prepare_directory(directory: Path, rights: FileRights) -> None:
     """Create the directory of backups if it is missing; whoever may read a dump may list it."""
     if directory.is_dir():
         return
+    check_shared_path(directory)
     try:
         directory.mkdir(mode=0o700)
         os.chown(directory, rights.owner, rights.group)
         directory.chmod(0o700 | (rights.mode & 0o044) | (rights.mode & 0o044) >> 2)
-    except FileNotFoundError:
-        hint = "Correct SHARED_DATA_PATH in .env, or mount what should be there."
-        raise OperationFailed("no-shared-path", f"{directory.parent} does not exist.", hint=hint) from None
     except OSError as error:
         raise disk_error(error, directory) from error
 

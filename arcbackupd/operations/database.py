@@ -14,7 +14,7 @@ from arcbackupd.settings import Installation
 from arcbackupd.stack import Engine
 from arcbackupd.stack.process import Command, Finished, run
 
-_QUERY_TIMEOUT = 60
+_QUERY_TIMEOUT = 20
 _RETRY_SECONDS = 0.5
 _SERVER_STARTS = {"not-accepting", "server-went"}
 _STACK_STARTS = {"container-stopped", "container-missing", "engine-down"}

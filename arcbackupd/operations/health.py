@@ -46,6 +46,8 @@ class Facts:
     failed_jobs: dict[str, str] = field(default_factory=dict)
     paused_jobs: tuple[str, ...] = ()
     trouble: tuple[Problem, ...] = ()
+    looked: bool = True
+    """Whether the backups could be looked at; otherwise nothing is known of the last good one."""
 
 
 def assess(facts: Facts, thresholds: Thresholds) -> tuple[Severity, list[Problem]]:
@@ -59,6 +61,8 @@ def assess(facts: Facts, thresholds: Thresholds) -> tuple[Severity, list[Problem
 def _age(facts: Facts, thresholds: Thresholds) -> list[Problem]:
     hint = "`arcbackupctl backup` takes one now; `journalctl -u arcbackupd` tells why none was taken."
     failed = f" The last try failed: {facts.last_dump_error}" if facts.last_dump_error else ""
+    if not facts.looked:
+        return []
     if facts.last_good is None:
         young = facts.now - facts.started_at < thresholds.warn_after
         severity = Severity.WARNING if young else Severity.CRITICAL

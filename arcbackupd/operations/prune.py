@@ -10,7 +10,7 @@ from pathlib import Path
 from arcbackupd.dumps.catalogue import Backup, Catalogue
 from arcbackupd.dumps.retention import Candidate, Plan, Policy, plan_retention
 from arcbackupd.dumps.writer import make_durable
-from arcbackupd.operations.backups_dir import disk_error, locked
+from arcbackupd.operations.backups_dir import check_shared_path, disk_error, locked
 from arcbackupd.operations.cancellation import Cancellation
 from arcbackupd.operations.events import Notice, Step, Steps
 
@@ -61,6 +61,7 @@ def prune(
     cancellation: Cancellation,
 ) -> Steps[PruneOutcome]:
     """Remove what retention doesn't keep. Raise OperationFailed when a file can't be removed; the others stay."""
+    check_shared_path(directory)
     if not directory.is_dir():
         nothing = RetentionPlan(plan_retention([], policy, datetime.now(UTC), clock_doubt), ())
         return PruneOutcome(nothing, (), 0)

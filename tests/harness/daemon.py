@@ -7,6 +7,7 @@ with Daemon(stack, jobs={"dump": {"schedule": "every 2s"}}) as daemon:
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -79,7 +80,17 @@ class Daemon:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        orphans = self._children()
         self.kill()
+        for pid in orphans:  # the engine's event stream, say, which outlives a crash until its next event
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def _children(self) -> list[int]:
+        if self._process is None:
+            return []
+        tasks = Path(f"/proc/{self._process.pid}/task").glob("*/children")
+        return [int(pid) for task in tasks for pid in task.read_text().split()]
 
     @property
     def pid(self) -> int:

@@ -392,7 +392,7 @@ BROKEN = {
     ),
     "cut right after a forged trailer": (
         gzip.compress(FORGED[:FORGED_END]),
-        "cut short: it ends after 4 rows of table public.t",
+        "cut short: it ends after 5 rows of table public.t",
     ),
     "damaged": (gzip.compress(SMALL)[:-8] + bytes(8), "the gzip data are damaged"),
     "not a dump": (gzip.compress(b"hello\n"), "cut short: it ends inside a statement"),
