@@ -40,11 +40,6 @@ def stopping() -> None:
     _send("STOPPING=1")
 
 
-def extend_timeout(seconds: float) -> None:
-    """Ask that starting, or stopping, may go on for this much longer from now."""
-    _send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}")
-
-
 def watchdog_interval() -> float | None:
     """Return after how many seconds without ``watchdog`` systemd kills us: call it twice as often.
 

@@ -6,18 +6,17 @@ its own then finds it as the daemon would, by its entry point.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import os
 import subprocess
 import sys
 import textwrap
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.harness.plugins import build_plugin
 
 WEATHER = """
     from arcbackupd.jobs import Job, JobOutcome, JobSettings
@@ -101,36 +100,14 @@ DRIVER = """
 """
 
 
-def _build_wheel(directory: Path, name: str, source: str, entry: str) -> Path:
-    """A wheel with one module and one entry point, in a few lines: no build backend is needed for that."""
-    info = f"{name}-1.0.dist-info"
-    files = {
-        f"{name}.py": textwrap.dedent(source),
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n",
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        f"{info}/entry_points.txt": f"[arcbackupd.jobs]\n{entry}\n",
-    }
-    record = [f"{path},sha256={_digest(text)},{len(text.encode())}" for path, text in files.items()]
-    files[f"{info}/RECORD"] = "\n".join([*record, f"{info}/RECORD,,"]) + "\n"
-    wheel = directory / f"{name}-1.0-py3-none-any.whl"
-    with zipfile.ZipFile(wheel, "w") as archive:
-        for path, text in files.items():
-            archive.writestr(path, text)
-    return wheel
-
-
-def _digest(text: str) -> str:
-    return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
-
-
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory into which pip has installed three packages of third parties."""
     wheels, target = tmp_path_factory.mktemp("wheels"), tmp_path_factory.mktemp("site")
     built = [
-        _build_wheel(wheels, "observatory_weather", WEATHER, "weather = observatory_weather:WeatherJob"),
-        _build_wheel(wheels, "observatory_badimport", BAD_IMPORT, "badimport = observatory_badimport:Job"),
-        _build_wheel(wheels, "observatory_badrun", BAD_RUN, "badrun = observatory_badrun:BadRun"),
+        build_plugin(wheels, "observatory_weather", WEATHER, "weather = observatory_weather:WeatherJob"),
+        build_plugin(wheels, "observatory_badimport", BAD_IMPORT, "badimport = observatory_badimport:Job"),
+        build_plugin(wheels, "observatory_badrun", BAD_RUN, "badrun = observatory_badrun:BadRun"),
     ]
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", str(target)]
     subprocess.run([*pip, *map(str, built)], check=True, timeout=120)
