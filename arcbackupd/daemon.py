@@ -76,6 +76,7 @@ class Daemon:
         self._runner = JobRunner(self._history)
         self._asking: asyncio.Task[object] | None = None
         self._queue: OperationQueue
+        self._server: ControlServer
         self._household: Household
 
     async def run(self) -> None:
@@ -86,9 +87,9 @@ class Daemon:
         listener = self._listener()
         if listener.notice:
             _log.warning(listener.notice, hint=listener.hint, message_id=MessageId.SOCKET_RESTRICTED)
-        server = ControlServer(listener, service, self._policy(), _log_control)
+        self._server = ControlServer(listener, service, _policy(self._settings), _log_control)
         self._heed_signals()
-        server.start()
+        self._server.start()
         try:
             async with self._background():
                 notify.ready()
@@ -103,7 +104,7 @@ class Daemon:
             if boot := self._household.watch.pending:
                 await asyncio.wait([boot], timeout=_LAST_WORDS.total_seconds())
             await self._runner.stop(_LAST_WORDS)
-            await server.stop()
+            await self._server.stop()
 
     def _make_household(self, settings: Settings) -> Household:
         engine = open_engine(settings.engine)
@@ -128,9 +129,6 @@ class Daemon:
         if sockets:
             return inherited(sockets[0])
         return listen(self._settings.control.socket, self._settings.control.group)
-
-    def _policy(self) -> AccessPolicy:
-        return AccessPolicy(self._settings.control.group, self._settings.control.admins)
 
     def _heed_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -159,9 +157,11 @@ class Daemon:
         except ArcbackupdError as error:
             failure(error, message_id=MessageId.CONFIG_REJECTED)
         else:
-            if settings.control != self._settings.control or settings.state_dir != self._settings.state_dir:
-                _log.warning("Changes of [control] and state_dir take effect when the daemon is restarted")
+            if _needs_restart(self._settings, settings):
+                hint = "Restart it when no dump runs: `systemctl restart arcbackupd`."
+                _log.warning("The new socket, its group and state_dir hold from the daemon's next start", hint=hint)
             await self._household.stop()
+            self._server.set_policy(_policy(settings))
             household.watch.pending = self._household.watch.pending
             household.parts.backups.succeed(self._household.parts.backups)
             self._settings, self._household = settings, household
@@ -264,6 +264,18 @@ def _report_crash(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()):
         _log.critical("The daemon can't go on; systemd will start it again", exc_info=error)
         os.kill(os.getpid(), signal.SIGABRT)
+
+
+def _policy(settings: Settings) -> AccessPolicy:
+    return AccessPolicy(settings.control.group, settings.control.admins)
+
+
+def _needs_restart(old: Settings, new: Settings) -> bool:
+    return (old.control.socket, old.control.group, old.state_dir) != (
+        new.control.socket,
+        new.control.group,
+        new.state_dir,
+    )
 
 
 def host_id() -> str:
