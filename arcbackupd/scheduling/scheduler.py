@@ -213,6 +213,13 @@ class Scheduler:
             raise UsageError("no-such-job", f"there is no job {name}", hint=f"The jobs are: {known or 'none'}.")
         return self._jobs[name]
 
+    def _next_run(self, job: LoadedJob, timed: Any) -> datetime | None:
+        """When it runs next, known before the scheduler has started; ``None`` when it is paused or disabled."""
+        if not self._is_active(job):
+            return None
+        known: datetime | None = getattr(timed, "next_run_time", None)
+        return known or job.schedule.next_after(datetime.now(UTC))
+
     def _state(self, name: str) -> JobState:
         last_run = self._history.last_run(name)
         if name in self._failed:
@@ -225,7 +232,6 @@ class Scheduler:
             enabled=self._jobs[name].settings.enabled,
             paused=self._history.is_paused(name),
             running=self._history.is_running(name),
-            # A paused one has none, and one not started yet lacks the attribute.
-            next_run=getattr(timed, "next_run_time", None),
+            next_run=self._next_run(self._jobs[name], timed),
             last_run=last_run,
         )

@@ -226,6 +226,8 @@ def _start_dockerd(engine: Engine) -> None:
     home.mkdir(parents=True, exist_ok=True)
     config = home / "daemon.json"
     config.write_text("{}\n", encoding="utf-8")
+    if _running_pid("docker") is None:  # killed: whoever has its number now would keep a new one from starting
+        _DOCKERD_PID.unlink(missing_ok=True)
     _start(
         engine,
         [
@@ -242,9 +244,12 @@ def _start_dockerd(engine: Engine) -> None:
             "--exec-root",
             "/run/arcbackupd-test/docker",
             "--pidfile",
-            "/run/arcbackupd-test/dockerd.pid",
+            str(_DOCKERD_PID),
         ],
     )
+
+
+_DOCKERD_PID = Path("/run/arcbackupd-test/dockerd.pid")
 
 
 def _start_podman(engine: Engine) -> None:
