@@ -236,7 +236,9 @@ def _still_there(context: TakeContext, newest: Backup) -> bool:
 
 
 def _newest_good(backups: list[Backup]) -> Backup | None:
-    return next((backup for backup in backups if backup.good and backup.kind is Kind.BACKUP), None)
+    """The newest good dump that has a manifest, whoever else dumps in between; without one, the newest good."""
+    good = [backup for backup in backups if backup.good and backup.kind is Kind.BACKUP]
+    return next((backup for backup in good if backup.manifest), good[0] if good else None)
 
 
 def _low_priority(context: TakeContext, reason: Reason) -> bool:

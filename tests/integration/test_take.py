@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -240,6 +241,16 @@ def test_the_reason_of_an_unchanged_dump_survives_a_restart(site: Site) -> None:
     site.take(Reason.SCHEDULED)
     again = Catalogue(site.home / "catalogue.json")
     assert [backup.reason for backup in again.read(site.backups)] == [Reason.SCHEDULED, Reason.MANUAL]
+
+
+def test_dumps_of_another_program_in_between_dont_keep_an_unchanged_one_from_being_linked(site: Site) -> None:
+    first = site.take_name()
+    foreign = site.backups / f"backup-{datetime.now(UTC) + timedelta(seconds=30):%Y%m%d-%H%M%S}.sql.gz"
+    foreign.write_bytes(gzip.compress(gzip.decompress((site.backups / first).read_bytes())))
+    os.utime(foreign, (1, 1))
+    wait_until(lambda: site.catalogue.scan_pending(site.backups, time.time()), "the scan of the foreign dump")
+    assert [backup.good for backup in site.catalogue.read(site.backups)] == [True, True]
+    assert site.take(Reason.SCHEDULED).outcome == "unchanged"
 
 
 def test_a_changed_row_makes_a_file_of_its_own(site: Site) -> None:
