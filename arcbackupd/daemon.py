@@ -10,11 +10,10 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 from arcbackupd import __version__, notify
 from arcbackupd.control.access import AccessPolicy
@@ -30,7 +29,16 @@ from arcbackupd.messages import MessageId
 from arcbackupd.operations.backups import Backups
 from arcbackupd.operations.boot import BootWatch
 from arcbackupd.operations.queue import OperationQueue
-from arcbackupd.scheduling import ClockWatch, FailedJob, JobHistory, JobRunner, Scheduler, check_jobs, load_jobs
+from arcbackupd.scheduling import (
+    ClockWatch,
+    FailedJob,
+    JobHistory,
+    JobRunner,
+    LoadedJob,
+    Scheduler,
+    check_jobs,
+    load_jobs,
+)
 from arcbackupd.settings import Settings, configuration_error, load_settings
 from arcbackupd.stack import open_engine
 
@@ -253,7 +261,7 @@ class Household:
         # A boot that was missed comes before catching up: its dump may be all that is missing.
         await self.watch.look()
         self.parts.scheduler.start()
-        # Read in a thread, so that catching up finds it remembered.
+        # Read in a thread, so that catching up finds it remembered. What is wrong there, the job's own run tells.
         with contextlib.suppress(ArcbackupdError, OSError):
             await asyncio.to_thread(self.parts.backups.newest_automatic)
         self.parts.scheduler.catch_up()
@@ -287,11 +295,20 @@ def host_id() -> str:
     return hashlib.sha256(f"arcbackupd {machine or socket.gethostname()}".encode()).hexdigest()[:32]
 
 
-def _load_jobs(path: Path, settings: Settings, context: Any, host: str) -> list[Any]:
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Within it, wrong settings of jobs are told with the file that they stand in."""
     try:
-        jobs = load_jobs(settings.jobs, context, host_id=host)
+        yield
     except UsageError as error:
         raise configuration_error(path, error.message) from None
+
+
+def _load_jobs(
+    path: Path, settings: Settings, context: Callable[[str], JobContext], host: str
+) -> list[LoadedJob | FailedJob]:
+    with _naming(path):
+        jobs = load_jobs(settings.jobs, context, host_id=host)
     for job in jobs:
         if isinstance(job, FailedJob):
             _log.error(f"Job {job.name} failed to load: {job.problem}", job=job.name, hint=job.hint)
@@ -299,14 +316,12 @@ def _load_jobs(path: Path, settings: Settings, context: Any, host: str) -> list[
 
 
 def _checked_jobs(path: Path, settings: Settings) -> list[FailedJob]:
-    try:
+    with _naming(path):
         return check_jobs(settings.jobs)
-    except UsageError as error:
-        raise configuration_error(path, error.message) from None
 
 
 @contextlib.contextmanager
-def _only_one(state_dir: Path) -> Any:
+def _only_one(state_dir: Path) -> Iterator[None]:
     """Hold the state directory; two daemons on one would undo each other's work."""
     try:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -28,8 +28,6 @@ LOCK_TIMEOUT = ("canceling statement due to statement timeout", "canceling state
 
 WRONG_PASSWORD = ("password authentication failed", "no password supplied")
 
-DISK_FULL = ("No space left on device",)
-
 SERVER_FACTS = """
     SELECT current_setting('server_version'), pg_database_size(current_database()),
            (SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace

@@ -55,7 +55,7 @@ class Backups:
         queue: OperationQueue,
         host: str,
         clock_doubt: Callable[[], str | None],
-        catalogue: Catalogue | None = None,
+        catalogue: Catalogue,
     ) -> None:
         """``catalogue`` is one that others use too: what two of them note would overwrite each other."""
         self._settings = settings
@@ -67,7 +67,7 @@ class Backups:
         """Identity of this host, as manifests have it."""
         self.backend = Backend(engine, settings.engine.manage)
         """The backend whose migrations decide on compatibility."""
-        self.catalogue = catalogue or Catalogue(settings.state_dir / "catalogue.json")
+        self.catalogue = catalogue
         """What is known of the files."""
         self.last_dump_failure: str | None = None
         """Why the last dump since the start failed, whoever asked for it; ``None`` when it didn't."""

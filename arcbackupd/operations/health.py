@@ -85,7 +85,12 @@ def _old(age: timedelta) -> str:
 
 def _jobs(facts: Facts) -> list[Problem]:
     failed = [
-        Problem("job-failed-to-load", f"Job {name} failed to load: {why}", "Repair or remove it.", Severity.WARNING)
+        Problem(
+            "job-failed-to-load",
+            f"Job {name} failed to load: {why}",
+            "Repair its package, or remove its table.",
+            Severity.WARNING,
+        )
         for name, why in facts.failed_jobs.items()
     ]
     paused = [

@@ -63,10 +63,15 @@ def test_a_start_during_the_first_looks_dump_is_found(tmp_path: Path) -> None:
 
 def test_a_boots_dump_goes_on_and_is_noted_when_its_watch_is_cancelled(tmp_path: Path) -> None:
     async def main() -> None:
-        go_on = asyncio.Event()
-        _, watch = watching(tmp_path, go_on.wait)
+        begun, go_on = asyncio.Event(), asyncio.Event()
+
+        async def dump() -> None:
+            begun.set()
+            await go_on.wait()
+
+        _, watch = watching(tmp_path, dump)
         looking = asyncio.create_task(watch.look())
-        await asyncio.sleep(0.2)
+        await asyncio.wait_for(begun.wait(), 5)
         looking.cancel()
         await asyncio.gather(looking, return_exceptions=True)
         go_on.set()
