@@ -281,7 +281,12 @@ def _start(engine: Engine, argv: Sequence[str]) -> None:
     log = _home(engine.kind) / "log"
     with log.open("ab") as output:
         process = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            argv,
+            cwd="/",  # it outlives the checkout that it was started from
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         )
     _pid_file(engine.kind).write_text(f"{process.pid}\n", encoding="ascii")
     ready = wait_until(
