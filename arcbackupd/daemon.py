@@ -28,7 +28,9 @@ from arcbackupd.log import configure_logging, failure, get_logger, log_uncaught
 from arcbackupd.messages import MessageId
 from arcbackupd.operations.backups import Backups
 from arcbackupd.operations.boot import BootWatch
+from arcbackupd.operations.own_starts import OwnStarts
 from arcbackupd.operations.queue import OperationQueue
+from arcbackupd.operations.restores import Restores
 from arcbackupd.scheduling import (
     ClockWatch,
     FailedJob,
@@ -47,6 +49,8 @@ _FINISH_SECONDS = 10.0
 _LAST_WORDS = timedelta(seconds=2)
 """How long jobs may take to note how they ended."""
 _STATUS_SECONDS = 30.0
+_TAKE_UP_SECONDS = 60.0
+"""Between two tries to finish or undo an interrupted restore."""
 _SCAN_SECONDS = 1.0
 _SCAN_NICENESS = 19
 _log = get_logger()
@@ -82,6 +86,7 @@ class Daemon:
         self._catalogue = Catalogue(settings.state_dir / "catalogue.json")
         self._history = JobHistory(settings.state_dir)
         self._runner = JobRunner(self._history)
+        self._own_starts = OwnStarts()
         self._asking: asyncio.Task[object] | None = None
         self._queue: OperationQueue
         self._server: ControlServer
@@ -118,8 +123,10 @@ class Daemon:
         engine = open_engine(settings.engine)
         backups = Backups(settings, engine, self._queue, self._host, self._clock.doubt, self._catalogue)
 
+        restores = Restores(settings, engine, self._queue, backups, self._own_starts)
+
         def context(name: str) -> JobContext:
-            return JobContext(backups, _log.bind(job=name), settings.state_dir, self._host)
+            return JobContext(backups, restores, _log.bind(job=name), settings.state_dir, self._host)
 
         jobs = _load_jobs(self._path, settings, context, self._host)
         scheduler = Scheduler(jobs, submit=self._runner.submit, history=self._history, clock=self._clock)
@@ -130,7 +137,7 @@ class Daemon:
             self._asking = asyncio.create_task(asyncio.to_thread(backups.backend.migrations))
 
         watch = BootWatch(engine, settings.state_dir / "boot.json", settings.boot.min_interval, boot_dump)
-        return Household(Parts(settings, backups, scheduler), watch)
+        return Household(Parts(settings, backups, restores, scheduler), watch)
 
     def _listener(self) -> Listener:
         sockets = notify.inherited_sockets()
@@ -250,12 +257,8 @@ class Household:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _live(self) -> None:
-        try:
-            await asyncio.to_thread(self.parts.backups.clean_up)
-        except ArcbackupdError as error:
-            _log.warning(f"What earlier runs left behind could not be looked at: {error.message}", hint=error.hint)
-        except OSError as error:
-            _log.warning(f"What earlier runs left behind could not be looked at: {error}")
+        await self._clean_up(self.parts.backups.clean_up)
+        await self._finish_restores()
         if self.watch.pending:  # of the configuration before
             await asyncio.wait([self.watch.pending])
         # A boot that was missed comes before catching up: its dump may be all that is missing.
@@ -265,7 +268,30 @@ class Household:
         with contextlib.suppress(ArcbackupdError, OSError):
             await asyncio.to_thread(self.parts.backups.newest_automatic)
         self.parts.scheduler.catch_up()
-        await self.watch.run()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._keep_finishing())
+            tasks.create_task(self.watch.run())
+
+    async def _finish_restores(self) -> None:
+        """Finish or undo what a daemon that was killed was restoring, before anybody else looks at the database."""
+        if interrupted := self.parts.restores.take_up():
+            await asyncio.wait([interrupted.result])
+        await self._clean_up(self.parts.restores.clean_up)
+        self.parts.restores.take_snapshots()
+
+    async def _keep_finishing(self) -> None:
+        """What could neither be finished nor undone is tried again by and by."""
+        while True:
+            await asyncio.sleep(_TAKE_UP_SECONDS)
+            self.parts.restores.take_up()
+
+    async def _clean_up(self, clean_up: Callable[[], None]) -> None:
+        try:
+            await asyncio.to_thread(clean_up)
+        except ArcbackupdError as error:
+            _log.warning(f"What earlier runs left behind could not be looked at: {error.message}", hint=error.hint)
+        except OSError as error:
+            _log.warning(f"What earlier runs left behind could not be looked at: {error}")
 
 
 def _report_crash(task: asyncio.Task[None]) -> None:

@@ -35,3 +35,14 @@ class MessageId(StrEnum):
 
     SOCKET_RESTRICTED = "ef2c7d23f22748618f37dc044966569e"
     """fields: HINT"""
+
+    RESTORE_DONE = "8dfbdadc54064b4d9b0056d807f4862c"
+    """fields: BACKUP, REPLACED, DOWNTIME_S"""
+
+    RESTORE_FAILED = "7e3f437c848c4d6899146cfd6c988db9"
+    """fields: HINT, ERROR_CODE"""
+
+    SNAPSHOT_FAILED = "7c64c05d5723452d9c84aae8e7e1c677"
+    """fields: HINT, ERROR_CODE"""
+
+    REPLACED_DROPPED = "398ed63a126d4f70b69f560bd2709e3b"

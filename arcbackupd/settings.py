@@ -75,6 +75,7 @@ class LocalEngine(Section):
     manage_dir: AbsolutePath | None = None
     manage_os_user: str | None = None
     backend_pidfile: AbsolutePath | None = None
+    service_manager: tuple[str, ...] = ()
 
 
 class Engine(Section):
@@ -156,9 +157,10 @@ class Retention(Section):
 
 
 class Restore(Section):
-    """How long what a restore replaced is kept."""
+    """How long what a restore replaced is kept, and how long services may take to come up again."""
 
     keep_replaced: Duration = timedelta(hours=24)
+    services_timeout: Duration = timedelta(minutes=10)
 
 
 class Status(Section):

@@ -52,6 +52,28 @@ class JobParameters(Parameters):
     name: Annotated[str, Field(min_length=1, max_length=100)]
 
 
+class RestoreParameters(Parameters):
+    """``name``: which backup; the rest are the options of a restore, of which none is on unless said."""
+
+    name: Annotated[str, Field(min_length=1, max_length=255)]
+    in_place: bool | None = None
+    safety_backup: bool | None = None
+    create_missing_roles: bool | None = None
+    force: bool | None = None
+
+
+class OperationParameters(Parameters):
+    """``operation``: the id of one."""
+
+    operation: Annotated[str, Field(min_length=1, max_length=64)]
+
+
+class AttachParameters(Parameters):
+    """``operation``: the id of one; without it, the one that runs."""
+
+    operation: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+
+
 class PeerGone(ConnectionError):
     """The client went away, or doesn't read. Raised by ``Call.send``; a handler lets it pass."""
 
@@ -117,8 +139,26 @@ class BackupsService(Protocol):
     async def status(self, call: Call[NoParameters]) -> Reply:
         """Whether the data is safe."""
 
-    async def attach(self, call: Call[NoParameters]) -> Reply:
+    async def attach(self, call: Call[AttachParameters]) -> Reply:
         """Follow the operation that runs."""
+
+    async def plan_restore(self, call: Call[RestoreParameters]) -> Reply:
+        """What a restore would do."""
+
+    async def restore(self, call: Call[RestoreParameters]) -> Reply:
+        """Restore a backup."""
+
+    async def plan_rollback(self, call: Call[NoParameters]) -> Reply:
+        """What a rollback would do."""
+
+    async def rollback(self, call: Call[NoParameters]) -> Reply:
+        """Bring back what the last restore replaced."""
+
+    async def discard_replaced(self, call: Call[NoParameters]) -> Reply:
+        """Drop what restores replaced."""
+
+    async def cancel(self, call: Call[OperationParameters]) -> Reply:
+        """Tell an operation to stop."""
 
 
 Handler = Callable[[Call[Any]], Awaitable[Reply]]
@@ -151,7 +191,13 @@ METHODS: Mapping[str, Method] = {
         Method("PauseJob", Access.ADMIN, "pause_job", JobParameters),
         Method("ResumeJob", Access.ADMIN, "resume_job", JobParameters),
         Method("Status", Access.READ, "status"),
-        Method("Attach", Access.READ, "attach", streams=True),
+        Method("Attach", Access.READ, "attach", AttachParameters, streams=True),
+        Method("PlanRestore", Access.ADMIN, "plan_restore", RestoreParameters),
+        Method("Restore", Access.ADMIN, "restore", RestoreParameters, streams=True),
+        Method("PlanRollback", Access.ADMIN, "plan_rollback"),
+        Method("Rollback", Access.ADMIN, "rollback", streams=True),
+        Method("DiscardReplaced", Access.ADMIN, "discard_replaced"),
+        Method("Cancel", Access.ADMIN, "cancel", OperationParameters),
     )
 }
 

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from arcbackupd import __version__
 from arcbackupd.control.interface import (
+    AttachParameters,
     BackupParameters,
     Call,
     InspectParameters,
     JobParameters,
     NoParameters,
+    OperationParameters,
     Reply,
+    RestoreParameters,
 )
 from arcbackupd.dumps.catalogue import Backup
 from arcbackupd.dumps.compatibility import Badge, explain_newest
 from arcbackupd.dumps.manifest import Reason
-from arcbackupd.errors import ArcbackupdError, OperationFailed
+from arcbackupd.errors import ArcbackupdError, OperationFailed, UsageError
 from arcbackupd.jobs import JobStatus
 from arcbackupd.operations.backups import Backups, Listed
 from arcbackupd.operations.backups_dir import check_shared_path
@@ -28,6 +32,10 @@ from arcbackupd.operations.events import as_dict
 from arcbackupd.operations.health import Facts, Problem, Severity, Thresholds, assess
 from arcbackupd.operations.prune import RetentionPlan
 from arcbackupd.operations.queue import Operation, OperationQueue
+from arcbackupd.operations.restore.checks import Request
+from arcbackupd.operations.restore.replaced import Replaced
+from arcbackupd.operations.restore.report import Plan, Report
+from arcbackupd.operations.restores import RESTORING, Restores, refuse_beside
 from arcbackupd.operations.verify import Verified
 from arcbackupd.scheduling import ClockWatch, JobState, Scheduler
 from arcbackupd.settings import Settings
@@ -46,6 +54,7 @@ class Parts:
 
     settings: Settings
     backups: Backups
+    restores: Restores
     scheduler: Scheduler
 
 
@@ -75,15 +84,13 @@ class Service:
 
     async def backup(self, call: Call[BackupParameters]) -> Reply:
         """Take a dump after whatever runs, showing both."""
+        if restoring := self._queue.of_kind(*RESTORING):
+            refuse_beside(restoring)
         before = self._queue.current
         operation = self._parts().backups.take(Reason.MANUAL)
         if call.parameters.wait is False:
             return {"result": {"name": None, "outcome": "queued", "operation": operation.id}}
-        if before is not None:
-            waiting = f"Waiting for a {before.kind} that runs"
-            await call.send({"event": {"type": "step", "name": "queue", "text": waiting}})
-            await _follow(before, call)
-        await _follow(operation, call)
+        await _follow_after(before, operation, call)
         outcome = await asyncio.shield(operation.result)
         return {"result": {**asdict(outcome), "operation": operation.id}}
 
@@ -123,13 +130,67 @@ class Service:
         """Whether the data are safe."""
         return await asyncio.to_thread(self._status)
 
-    async def attach(self, call: Call[NoParameters]) -> Reply:
+    async def attach(self, call: Call[AttachParameters]) -> Reply:
         """Follow the operation that runs, if one does."""
-        operation = self._queue.current
+        asked = call.parameters.operation
+        operation = self._queue.find(asked) if asked else self._queue.current
         if operation is None:
-            return {"operation": None}
+            return {"operation": None, "restore": _restore_report(self._parts().restores.last(), asked)}
         await _follow(operation, call)
+        restored = self._parts().restores.last() if operation.kind in RESTORING else None
+        return {"operation": _operation(operation), "restore": _restore_report(restored, operation.id)}
+
+    async def plan_restore(self, call: Call[RestoreParameters]) -> Reply:
+        """What a restore would do."""
+        restores, wanted = self._parts().restores, call.parameters
+        return {"plan": _plan(await asyncio.to_thread(restores.plan, wanted.name, _request(wanted)))}
+
+    async def restore(self, call: Call[RestoreParameters]) -> Reply:
+        """Restore a backup after whatever dump runs, showing both."""
+        before = self._queue.current
+        return await self._restored(
+            self._parts().restores.restore(call.parameters.name, _request(call.parameters)), before, call
+        )
+
+    async def plan_rollback(self, _call: Call[NoParameters]) -> Reply:
+        """What a rollback would do."""
+        return {"plan": _plan(await asyncio.to_thread(self._parts().restores.plan_rollback))}
+
+    async def rollback(self, call: Call[NoParameters]) -> Reply:
+        """Bring back what the last restore replaced."""
+        before = self._queue.current
+        return await self._restored(self._parts().restores.rollback(), before, call)
+
+    async def discard_replaced(self, _call: Call[NoParameters]) -> Reply:
+        """Drop what restores replaced."""
+        if restoring := self._queue.of_kind(*RESTORING):
+            refuse_beside(restoring)
+        return {"discarded": await asyncio.shield(self._parts().restores.discard().result)}
+
+    async def cancel(self, call: Call[OperationParameters]) -> Reply:
+        """Tell an operation to stop, unless it has come too far for that."""
+        operation = self._queue.find(call.parameters.operation)
+        if operation is None:
+            hint = "`arcbackupctl status` shows what runs."
+            raise UsageError(
+                "no-such-operation", f"No operation {call.parameters.operation} runs or waits.", hint=hint
+            )
+        if not operation.cancellation.too_late.is_set():
+            operation.cancellation.cancel(f"{call.peer} asked for it")
         return {"operation": _operation(operation)}
+
+    async def _restored(
+        self, operation: Operation[Report], before: Operation[Any] | None, call: Call[Any]
+    ) -> Reply:
+        """How a restore ended, and a rollback: with the safety backup of what was replaced, if one is taken."""
+        await _follow_after(before, operation, call)
+        report = await asyncio.shield(operation.result)
+        snapshot = self._queue.of_kind("snapshot") if report.kind == "restore" else None
+        if snapshot:
+            await _follow(snapshot, call)
+            with contextlib.suppress(ArcbackupdError):  # the stream and `status` tell
+                report = report.model_copy(update={"snapshot": await asyncio.shield(snapshot.result)})
+        return {"restore": report.model_dump(mode="json")}
 
     def _jobs(self) -> list[dict[str, Any]]:
         return [_job(state) for state in self._parts().scheduler.states()]
@@ -152,7 +213,7 @@ class Service:
             clock_doubt=self._clock.doubt(now),
             failed_jobs={state.name: state.problem for state in states if state.problem},
             paused_jobs=tuple(state.name for state in states if state.paused),
-            trouble=look.trouble,
+            trouble=(*look.trouble, *_restore_trouble(parts.restores)),
             looked=look.looked,
         )
         state, problems = assess(facts, self._thresholds(parts))
@@ -165,6 +226,8 @@ class Service:
             "operation": current and _operation(current),
             "version": __version__,
             "retention": {"frozen": frozen},
+            "restore": _restore_report(parts.restores.last(), None),
+            "replaced": [_replaced(kept) for kept in parts.restores.replaced()],
         }
 
     def _thresholds(self, parts: Parts) -> Thresholds:
@@ -256,6 +319,15 @@ async def _verify(backups: Backups, backup: Backup, call: Call[InspectParameters
     return {"ok": told.problem is None, "problem": told.problem, "bytes": told.bytes}
 
 
+async def _follow_after(before: Operation[Any] | None, operation: Operation[Any], call: Call[Any]) -> None:
+    """Follow an operation, and before it the one that it waits for."""
+    if before is not None:
+        waiting = f"Waiting for a {before.kind} that runs"
+        await call.send({"event": {"type": "step", "name": "queue", "text": waiting}})
+        await _follow(before, call)
+    await _follow(operation, call)
+
+
 async def _follow(operation: Operation[Any], call: Call[Any]) -> None:
     if not call.wants_more:
         await asyncio.wait([operation.result])
@@ -272,6 +344,30 @@ def _retention_reply(planned: RetentionPlan, removed: tuple[str, ...], freed: in
         "freed": freed,
         "removed": list(removed),
     }
+
+
+def _request(parameters: RestoreParameters) -> Request:
+    return Request(
+        in_place=bool(parameters.in_place),
+        safety_backup=parameters.safety_backup is not False,
+        create_missing_roles=bool(parameters.create_missing_roles),
+        force=bool(parameters.force),
+    )
+
+
+def _plan(plan: Plan) -> dict[str, Any]:
+    return {**asdict(plan), "taken_at": plan.taken_at.isoformat()}
+
+
+def _restore_report(report: Report | None, operation: str | None) -> dict[str, Any] | None:
+    """The report of that operation, or of any."""
+    if report is None or operation not in (None, report.operation):
+        return None
+    return report.model_dump(mode="json")
+
+
+def _replaced(kept: Replaced) -> dict[str, Any]:
+    return kept.model_dump(mode="json", include={"database", "replaced_at", "keep_until", "snapshot", "problem"})
 
 
 def _job(state: JobState) -> dict[str, Any]:
@@ -337,6 +433,20 @@ def _look(backups: Backups) -> _Look:
         trouble[error.code] = _critical(error)
         return _Look(tuple(trouble.values()))
     return _Look(tuple(trouble.values()), last_good, frozen, looked=True)
+
+
+def _restore_trouble(restores: Restores) -> Iterator[Problem]:
+    if restores.unfinished():
+        last = restores.last()
+        why = f" {last.problem}" if last and last.problem and last.outcome == "unfinished" else ""
+        hint = "`journalctl -u arcbackupd` tells what stands in the way; it is tried again every minute."
+        message = f"A restore was interrupted and is neither finished nor undone.{why}"
+        yield Problem("restore-unfinished", message, hint, Severity.CRITICAL)
+    for kept in restores.replaced():
+        if kept.problem:
+            hint = "`arcbackupctl rollback` brings it back, `arcbackupctl discard-replaced` drops it for good."
+            message = f"{kept.database}, which a restore replaced, is in no backup: {kept.problem}"
+            yield Problem("replaced-without-backup", message, hint, Severity.WARNING)
 
 
 def _critical(error: ArcbackupdError) -> Problem:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -61,7 +61,8 @@ class Backups:
         self._settings = settings
         self._engine = engine
         self._queue = queue
-        self._clock_doubt = clock_doubt
+        self.clock_doubt = clock_doubt
+        """Why the clock can't be trusted; ``None`` while it can."""
         self._noticed: set[str] = set()
         self.host = host
         """Identity of this host, as manifests have it."""
@@ -101,6 +102,18 @@ class Backups:
         name = resolve(reference, [entry.backup.name for entry in listed])
         return next(entry for entry in listed if entry.backup.name == name)
 
+    def examine(self, reference: str) -> Listed:
+        """The backup that a reference means, scanned now if nothing is known of it yet. Raise NoSuchBackup."""
+        listed = self.find(reference)
+        if listed.backup.state != "unscanned":
+            return listed
+        self.catalogue.scan(self.directory(), listed.backup)
+        return self.find(listed.backup.name)
+
+    def read(self) -> Sequence[Backup]:
+        """All backups, newest first, without their badges."""
+        return self.catalogue.read(self.directory())
+
     def newest_good(self) -> Backup | None:
         """The newest backup that is proved complete, other than the snapshots of restores."""
         return next(self._good(), None)
@@ -111,7 +124,7 @@ class Backups:
 
     def plan_prune(self) -> RetentionPlan:
         """What pruning now would do."""
-        return plan_prune(self.catalogue, self.directory(), self._policy(), self.host, self._clock_doubt())
+        return plan_prune(self.catalogue, self.directory(), self._policy(), self.host, self.clock_doubt())
 
     def verify(self, backup: Backup) -> Steps[Verified]:
         """Read a backup whole and check it against its hashes."""
@@ -126,6 +139,15 @@ class Backups:
             return self._logged_take(self._take(reason, cancellation))
 
         return self._queue.submit("dump", start, _PRIORITIES[reason], job="dump", reason=str(reason))
+
+    def snapshot(self, database: str, moment: datetime, cancellation: Cancellation) -> Steps[TakeOutcome]:
+        """Take the pre-restore backup of a database, named after the moment from which its data are."""
+        context = self._take_context()
+        subject = Database(self._engine, context.installation, database)
+        steps = take(replace(context, database=subject, taken_at=moment), Reason.PRE_RESTORE, cancellation)
+        outcome = yield from self._with_notices(steps)
+        _log_taken(outcome)
+        return outcome
 
     def prune(self) -> Operation[PruneOutcome]:
         """Queue a pruning."""
@@ -176,7 +198,7 @@ class Backups:
 
     def _prune(self, cancellation: Cancellation) -> Steps[PruneOutcome]:
         directory = self.directory()
-        doubt = self._clock_doubt()
+        doubt = self.clock_doubt()
         return (yield from prune(self.catalogue, directory, self._policy(), self.host, doubt, cancellation))
 
     def _logged_take(self, steps: Steps[TakeOutcome]) -> Steps[TakeOutcome]:

@@ -24,6 +24,8 @@ class Cancellation:
         self._why = ""
         self._interrupt: Callable[[], None] | None = None
         self._lock = threading.Lock()
+        self.too_late = threading.Event()
+        """Set by an operation that has come so far that it is finished, whoever wants it undone."""
 
     def cancel(self, why: str) -> None:
         """Ask to stop, for a reason that completes the sentence "The dump was abandoned because …"."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ _QUERY_TIMEOUT = 20
 _RETRY_SECONDS = 0.5
 _SERVER_STARTS = {"not-accepting", "server-went"}
 _STACK_STARTS = {"container-stopped", "container-missing", "engine-down"}
+_AVAILABLE = re.compile(r"\s(\d+)\s+\d+%\s")
+"""In the last line of ``df -P``: the blocks available, and the share that is used."""
 _KILLED = 128
 """Engines, as shells do, add it to the signal that a program in a container was killed by."""
 
@@ -32,16 +35,12 @@ class ServerFacts:
 
 
 class Database:
-    """The database as the installation's ``.env`` names it now."""
+    """The database as the installation's ``.env`` names it now, or another one of the same server."""
 
-    def __init__(self, engine: Engine, installation: Installation) -> None:
+    def __init__(self, engine: Engine, installation: Installation, name: str | None = None) -> None:
         self._engine = engine
         self._installation = installation
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-        return self._installation.database
+        self.name = name or installation.database
 
     def wait_until_accepting(
         self, limit: timedelta, cancellation: Cancellation, *, starting: bool = False
@@ -67,11 +66,45 @@ class Database:
 
     def query(self, sql: str) -> list[list[str]]:
         """Rows of fields as text. Raise OperationFailed with what the server said."""
-        argv = postgres.psql(self._installation.user, self.name, sql)
-        finished = run(self._command(argv, postgres.QUERY_APPLICATION), timeout=_QUERY_TIMEOUT)
+        output = self._run(postgres.psql(self._installation.user, self.name, sql), timeout=_QUERY_TIMEOUT)
+        return [line.split("\t") for line in output.decode("utf-8", "backslashreplace").split("\n")[:-1]]
+
+    def execute(self, *statements: str, timeout: float = _QUERY_TIMEOUT) -> None:
+        """Run statements, several of them in one transaction. Raise OperationFailed with what the server said."""
+        finished = run(self.script_command(*statements), timeout=timeout, stdin=_script(statements))
         if finished.status:
             raise self.explain(finished, "psql")
-        return [line.split("\t") for line in finished.output.decode("utf-8", "backslashreplace").splitlines()]
+
+    def script_command(self, *statements: str) -> Command:
+        """The command that runs such statements from its input."""
+        argv = postgres.psql_script(self._installation.user, self.name, single_transaction=len(statements) > 1)
+        return self._command(argv, postgres.QUERY_APPLICATION, fed=True)
+
+    def addresses(self) -> tuple[str, ...]:
+        """Network addresses at which it can be reached, if any."""
+        return self._engine.database_addresses()
+
+    def log_in(self, address: str) -> None:
+        """Log in with the installation's password over the network. Raise OperationFailed when that is refused."""
+        self._run(postgres.psql_login(self._installation.user, self.name, address), timeout=_QUERY_TIMEOUT)
+
+    def load_command(self, application: str) -> Command:
+        """The command that loads a dump from its input, known to the server by an application name."""
+        options = " ".join(f"-c {name}={value}" for name, value in postgres.LOAD_SETTINGS.items())
+        argv = postgres.psql_load(self._installation.user, self.name)
+        return self._command(argv, application, fed=True, options=options)
+
+    def psql_version(self) -> str:
+        """The version of the psql that loads dumps here."""
+        return self._run(("psql", "--version"), timeout=_QUERY_TIMEOUT).decode("ascii", "replace").split()[2]
+
+    def free_space(self, directory: str) -> int:
+        """Bytes free on the filesystem of a directory of the server's."""
+        told = self._run(("df", "-Pk", directory), timeout=_QUERY_TIMEOUT).decode("utf-8", "replace")
+        available = _AVAILABLE.search(told)
+        if available is None:
+            raise OperationFailed("no-df", f"df doesn't tell the free space of {directory}: {told.strip()[-80:]}")
+        return int(available[1]) * 1024
 
     def dump_command(self, application: str, lock_timeout: timedelta, *, low_priority: bool) -> Command:
         """The command that writes a dump to its output, known to the server by an application name."""
@@ -89,12 +122,31 @@ class Database:
         """A failure of a PostgreSQL program in English."""
         return self._engine.explain(finished) or _explain(finished, program, self._installation)
 
-    def _command(self, argv: tuple[str, ...], application: str, *, low_priority: bool = False) -> Command:
+    def _run(self, argv: tuple[str, ...], *, timeout: float) -> bytes:
+        finished = run(self._command(argv, postgres.QUERY_APPLICATION), timeout=timeout)
+        if finished.status:
+            raise self.explain(finished, argv[0])
+        return finished.output
+
+    def _command(
+        self,
+        argv: tuple[str, ...],
+        application: str,
+        *,
+        low_priority: bool = False,
+        fed: bool = False,
+        options: str = "",
+    ) -> Command:
         environment: Mapping[str, str] = {
             "PGPASSWORD": self._installation.password.get_secret_value(),
             "PGAPPNAME": application,
+            **({"PGOPTIONS": options} if options else {}),
         }
-        return self._engine.in_database(argv, environment, low_priority=low_priority)
+        return self._engine.in_database(argv, environment, low_priority=low_priority, fed=fed)
+
+
+def _script(statements: tuple[str, ...]) -> bytes:
+    return "".join(f"{statement};\n" for statement in statements).encode()
 
 
 def _explain(finished: Finished, program: str, installation: Installation) -> ArcbackupdError:

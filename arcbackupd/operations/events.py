@@ -18,7 +18,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a step is: bytes of SQL, the table at hand and its rows, seconds since the step began."""
+    """How far a step is: bytes of SQL, the table at hand and its rows, seconds since the step began and to go."""
 
     type: ClassVar[str] = "progress"
     bytes: int
@@ -26,6 +26,7 @@ class Progress:
     rows: int
     elapsed_s: float
     total_bytes: int | None = None
+    eta_s: float | None = None
 
 
 @dataclass(frozen=True)

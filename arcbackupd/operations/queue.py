@@ -7,6 +7,7 @@ import heapq
 import itertools
 import secrets
 import threading
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,9 +27,15 @@ Result = TypeVar("Result")
 class Priority(IntEnum):
     """Who goes first when several wait."""
 
+    RESTORE = -1
     BOOT = 0
     MANUAL = 1
     SCHEDULED = 2
+
+
+def new_identity() -> str:
+    """An id for an operation."""
+    return secrets.token_hex(6)
 
 
 @dataclass(eq=False)
@@ -40,10 +47,12 @@ class Operation(Generic[Result]):
     priority: Priority
     fields: dict[str, object]
     """What every journal entry of it carries."""
-    id: str = field(default_factory=lambda: secrets.token_hex(6))
+    id: str
     state: Literal["queued", "running", "done", "failed"] = "queued"
     started_at: datetime | None = None
     last_event: Event | None = None
+    told: deque[Event] = field(default_factory=lambda: deque(maxlen=_SUBSCRIPTION_LIMIT // 2))
+    """What it told so far, without what was only on the way."""
     cancellation: Cancellation = field(default_factory=Cancellation)
     result: asyncio.Future[Result] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     ended: asyncio.Event = field(default_factory=asyncio.Event)
@@ -53,6 +62,8 @@ class Operation(Generic[Result]):
     def tell(self, event: Event) -> None:
         """Hand an event to everyone who listens; whoever is slow misses progress, never holds up the work."""
         self.last_event = event
+        if not isinstance(event, Progress):
+            self.told.append(event)
         for queue in self._listeners:
             if not queue.full() or not isinstance(event, Progress):
                 _put_bounded(queue, event)
@@ -63,9 +74,11 @@ class Operation(Generic[Result]):
             _put_bounded(queue, None)
 
     async def events(self) -> AsyncIterator[Event]:
-        """Its events from now on, the last one first; ends with the operation."""
+        """Its events from the beginning, but for progress that is past; ends with the operation."""
         queue: asyncio.Queue[Event | None] = asyncio.Queue(_SUBSCRIPTION_LIMIT)
-        if self.last_event:
+        for told in self.told:
+            queue.put_nowait(told)
+        if isinstance(self.last_event, Progress):
             queue.put_nowait(self.last_event)
         if self.result.done():
             queue.put_nowait(None)
@@ -98,10 +111,15 @@ class OperationQueue:
         kind: str,
         start: Callable[[Cancellation], Steps[Result]],
         priority: Priority,
+        *,
+        identity: str | None = None,
         **fields: object,
     ) -> Operation[Result]:
-        """Queue an operation; ``start`` makes its steps when its turn has come. Its outcome is its ``result``."""
-        operation = Operation(kind, start, priority, {"operation": kind, **fields})
+        """Queue an operation; ``start`` makes its steps when its turn has come. Its outcome is its ``result``.
+
+        ``identity``: an id from `new_identity`, for steps that must know it.
+        """
+        operation = Operation(kind, start, priority, {"operation": kind, **fields}, identity or new_identity())
         # An operation nobody waits for (a client that left) must not make asyncio complain about its failure.
         operation.result.add_done_callback(lambda future: future.cancelled() or future.exception())
         if self._stopping:
@@ -110,6 +128,17 @@ class OperationQueue:
             heapq.heappush(self._waiting, (priority, next(self._count), operation))
             self._next()
         return operation
+
+    def of_kind(self, *kinds: str) -> Operation[Any] | None:
+        """An operation of one of these kinds that runs or waits."""
+        return next((operation for operation in self._all() if operation.kind in kinds), None)
+
+    def find(self, identity: str) -> Operation[Any] | None:
+        """The operation of that id, while it runs or waits."""
+        return next((operation for operation in self._all() if operation.id == identity), None)
+
+    def _all(self) -> list[Operation[Any]]:
+        return [*([self._current] if self._current else []), *(operation for _, _, operation in self._waiting)]
 
     async def stop(self, why: str, grace: float) -> None:
         """Start nothing more; let the running operation end within ``grace`` seconds, then abandon it."""

@@ -55,7 +55,10 @@ class TakeOutcome:
 
 @dataclass(frozen=True)
 class TakeContext:
-    """What taking a dump needs: where, from what, how, and who we are."""
+    """What taking a dump needs: where, from what, how, and who we are.
+
+    ``taken_at`` is the moment that a snapshot holds, when that isn't the present one.
+    """
 
     installation: Installation
     database: Database
@@ -63,6 +66,7 @@ class TakeContext:
     catalogue: Catalogue
     host: str
     backend_image: Callable[[], str | None]
+    taken_at: datetime | None = None
 
 
 def take(context: TakeContext, reason: Reason, cancellation: Cancellation) -> Steps[TakeOutcome]:
@@ -97,7 +101,8 @@ def _dump(
     started = datetime.now(UTC)
     clock = time.monotonic()
     directory = context.installation.backups_dir
-    name = free_name(directory, BackupName(started.replace(microsecond=0), Kind.BACKUP))
+    moment = (context.taken_at or started).replace(microsecond=0)
+    name = free_name(directory, BackupName(moment, _kind(reason)))
     niceness = _LOW_PRIORITY if _low_priority(context, reason) else 0
     lower_priority(niceness)
     level = context.settings.compression_level
@@ -185,13 +190,13 @@ def _manifest(
     context: TakeContext, reason: Reason, started: datetime, facts: ServerFacts, scan: Scan, compressed: int
 ) -> Manifest:
     return Manifest(
-        kind=Kind.BACKUP,
+        kind=_kind(reason),
         reason=reason,
         started_at=started,
         finished_at=datetime.now(UTC),
         host=context.host,
         arcbackupd_version=__version__,
-        database=context.database.name,
+        database=context.installation.database,
         server_version=scan.server_version or facts.version,
         pg_dump_version=scan.pg_dump_version or "unknown",
         backend_image=context.backend_image(),
@@ -239,6 +244,10 @@ def _newest_good(backups: list[Backup]) -> Backup | None:
     """The newest good dump that has a manifest, whoever else dumps in between; without one, the newest good."""
     good = [backup for backup in backups if backup.good and backup.kind is Kind.BACKUP]
     return next((backup for backup in good if backup.manifest), good[0] if good else None)
+
+
+def _kind(reason: Reason) -> Kind:
+    return Kind.PRE_RESTORE if reason is Reason.PRE_RESTORE else Kind.BACKUP
 
 
 def _low_priority(context: TakeContext, reason: Reason) -> bool:

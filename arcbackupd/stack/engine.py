@@ -21,6 +21,23 @@ class ContainerRun:
     image: str
 
 
+@dataclass(frozen=True)
+class ServiceState:
+    """A service as the engine knows it.
+
+    ``started_at`` is the same for as long as it isn't started anew; while it is ``restarting`` it isn't up.
+    ``health`` is ``None`` without a health check, else ``starting``, ``healthy`` or ``unhealthy``. ``needs`` are
+    names of services that must run before it.
+    """
+
+    name: str
+    running: bool
+    started_at: str
+    restarting: bool = False
+    health: str | None = None
+    needs: frozenset[str] = frozenset()
+
+
 class Engine(Protocol):
     """Runs PostgreSQL's programs next to the server, and the backend's own next to the backend.
 
@@ -28,9 +45,17 @@ class Engine(Protocol):
     """
 
     def in_database(
-        self, argv: tuple[str, ...], environment: Mapping[str, str], *, low_priority: bool = False
+        self,
+        argv: tuple[str, ...],
+        environment: Mapping[str, str],
+        *,
+        low_priority: bool = False,
+        fed: bool = False,
     ) -> Command:
-        """A command that runs where the database server is, over its default Unix socket."""
+        """A command that runs where the database server is, over its default Unix socket.
+
+        ``fed``: it reads its input.
+        """
 
     def in_backend(self, argv: tuple[str, ...]) -> Command:
         """A command that runs where the backend is, in its project's directory."""
@@ -40,6 +65,21 @@ class Engine(Protocol):
 
     def watch_backend(self) -> Command | None:
         """A command that writes a line at every start of the backend; ``None``: ask `backend_run` now and then."""
+
+    def services(self) -> list[ServiceState]:
+        """The services that use the database, those that exist, in the configuration's order.
+
+        Raise OperationFailed when the engine can't be asked.
+        """
+
+    def start_service(self, name: str) -> Command:
+        """The command that starts one of them."""
+
+    def stop_service(self, name: str) -> Command:
+        """The command that stops one of them and waits until it has ended."""
+
+    def database_addresses(self) -> tuple[str, ...]:
+        """The network addresses of the database's container; none where it has no network of its own."""
 
     def explain(self, finished: Finished) -> ArcbackupdError | None:
         """The engine's own failure in English; ``None`` when the program inside it failed."""

@@ -10,8 +10,10 @@ from pathlib import Path
 from arcbackupd.errors import ArcbackupdError
 from arcbackupd.settings import Engine as EngineSettings
 from arcbackupd.settings import LocalEngine as LocalSettings
-from arcbackupd.stack.engine import NICE, ContainerRun
-from arcbackupd.stack.process import Command, Finished
+from arcbackupd.stack.engine import NICE, ContainerRun, ServiceState
+from arcbackupd.stack.process import Command, Finished, run
+
+_ASK_SECONDS = 30
 
 
 class LocalEngine:
@@ -22,12 +24,18 @@ class LocalEngine:
 
     def __init__(self, settings: EngineSettings) -> None:
         self._settings = settings.local or LocalSettings()
-        self._manage = settings.manage
+        self._services = settings.services
 
     def in_database(
-        self, argv: tuple[str, ...], environment: Mapping[str, str], *, low_priority: bool = False
+        self,
+        argv: tuple[str, ...],
+        environment: Mapping[str, str],
+        *,
+        low_priority: bool = False,
+        fed: bool = False,
     ) -> Command:
-        """See `Engine.in_database`."""
+        """See `Engine.in_database`; a program's input is always its own here."""
+        del fed
         program, *arguments = argv
         place = {"PGPORT": str(self._settings.port)}
         if self._settings.host:
@@ -57,10 +65,34 @@ class LocalEngine:
         """There are no events to wait for."""
         return None
 
+    def services(self) -> list[ServiceState]:
+        """See `Engine.services`; the service manager says which are active."""
+        if not self._settings.service_manager:
+            return []
+        return [ServiceState(name, self._is_active(name), "") for name in self._services]
+
+    def start_service(self, name: str) -> Command:
+        """See `Engine.start_service`."""
+        return self._manage("start", name)
+
+    def stop_service(self, name: str) -> Command:
+        """See `Engine.stop_service`."""
+        return self._manage("stop", name)
+
+    def database_addresses(self) -> tuple[str, ...]:
+        """It is reached as the settings say, and in no other way."""
+        return ()
+
     def explain(self, finished: Finished) -> ArcbackupdError | None:
         """There is no engine that could fail."""
         del finished
         return None
+
+    def _is_active(self, name: str) -> bool:
+        return run(self._manage("is-active", name), timeout=_ASK_SECONDS).status == 0
+
+    def _manage(self, verb: str, name: str) -> Command:
+        return Command((*self._settings.service_manager, verb, name), name=f"{verb} of {name}")
 
     def _path(self, program: str) -> str:
         if self._settings.bin_dir:

@@ -11,16 +11,17 @@ import contextlib
 import fcntl
 import os
 import select
+import shlex
 import shutil
 import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 
 import sh
 
 from arcbackupd.errors import OperationFailed
+from arcbackupd.log import MASK
 
 OUTPUT_LIMIT = 16 << 20
 """Bytes of output that a program run to its end may have; those that have more are streamed."""
@@ -43,6 +44,15 @@ class Command:
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     cwd: str | None = None
     name: str = ""
+
+    def shown(self) -> str:
+        """As a shell would take it, with the values of its environment masked where they are secret."""
+        variables = (f"{name}={MASK if _is_secret(name) else value}" for name, value in self.environment.items())
+        return shlex.join([*(("env", *variables) if self.environment else ()), *self.argv])
+
+
+def _is_secret(name: str) -> bool:
+    return "PASS" in name
 
 
 @dataclass(frozen=True)
@@ -79,21 +89,58 @@ def run(command: Command, *, timeout: float, stdin: bytes = b"") -> Finished:
         return Finished(process.exit_code, os.pread(output, _written(output), 0), _last_words(error))
 
 
-class Stream:
-    """A program whose output is read while it runs. A context manager: leaving it ends the program."""
+class _Running:
+    """A program at work, what it says to its error output kept. A context manager: leaving it ends the program."""
 
     def __init__(self, command: Command) -> None:
         self._command = command
-        self._error = _open_memory(_ROOM)
-        self._reader, writer = os.pipe2(os.O_CLOEXEC)
+        self._open: list[int] = []
+        self._error = self._keep(_open_memory(_ROOM))
+
+    def kill(self) -> None:
+        """End the program and what it started, at once; nothing happens when it has ended."""
+        _kill(self._process)
+
+    def finish(self, *, timeout: float | None) -> Finished:
+        """Wait for its end after the last byte, for ever without a limit. Raise TimedOut when it doesn't come."""
         try:
-            with contextlib.suppress(OSError):  # more than a user's limit on pipes: the default size does too
-                fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
-            with _null_device() as null:
-                self._process = _start(command, null, writer, self._error)
+            self._process.wait(timeout=timeout)
+        except sh.TimeoutException:
+            self.kill()
+            raise _timed_out(self._command, "did not end after its last byte") from None
+        return Finished(self._process.exit_code, b"", _last_words(self._error))
+
+    def _begin(self, stdin: int, stdout: int) -> None:
+        try:
+            self._process = _start(self._command, stdin, stdout, self._error)
         except BaseException:
             self._close()
             raise
+
+    def _end(self) -> None:
+        self.kill()
+        self._process.wait()
+        self._close()
+
+    def _keep(self, descriptor: int) -> int:
+        self._open.append(descriptor)
+        return descriptor
+
+    def _close(self) -> None:
+        while self._open:
+            os.close(self._open.pop())
+
+
+class Stream(_Running):
+    """A program whose output is read while it runs. A context manager: leaving it ends the program."""
+
+    def __init__(self, command: Command) -> None:
+        super().__init__(command)
+        reader, writer = _pipe()
+        self._reader = self._keep(reader)
+        try:
+            with _null_device() as null:
+                self._begin(null, writer)
         finally:
             os.close(writer)
         self._poll = select.poll()
@@ -102,12 +149,8 @@ class Stream:
     def __enter__(self) -> Stream:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.kill()
-        self._process.wait()
-        self._close()
+    def __exit__(self, *_exception: object) -> None:
+        self._end()
 
     def read(self, size: int, *, timeout: float | None) -> bytes:
         """The next bytes, at most ``size``; ``b""`` at the end. Raise TimedOut after ``timeout`` silent seconds."""
@@ -116,22 +159,74 @@ class Stream:
             raise _timed_out(self._command, f"wrote nothing for {timeout:g} s")
         return os.read(self._reader, size)
 
-    def finish(self, *, timeout: float) -> Finished:
-        """Wait for its end after the last byte. Raise TimedOut when it doesn't come."""
+
+class InputClosed(Exception):
+    """The program reads no more: it ended, and `Dialogue.finish` tells how."""
+
+
+class Dialogue(_Running):
+    """A program that is fed through its input while its output is read. A context manager: leaving it ends it."""
+
+    def __init__(self, command: Command) -> None:
+        super().__init__(command)
+        source, feed = _pipe()
+        answers, output = _pipe()
+        self._feed, self._answers = self._keep(feed), self._keep(answers)
         try:
-            self._process.wait(timeout=timeout)
-        except sh.TimeoutException:
-            self.kill()
-            raise _timed_out(self._command, "did not end after its last byte") from None
-        return Finished(self._process.exit_code, b"", _last_words(self._error))
+            self._begin(source, output)
+        finally:
+            os.close(source)
+            os.close(output)
+        os.set_blocking(self._feed, False)
+        self._poll = select.poll()
+        self._poll.register(self._answers, select.POLLIN)
 
-    def kill(self) -> None:
-        """End the program and what it started, at once; nothing happens when it has ended."""
-        _kill(self._process)
+    def __enter__(self) -> Dialogue:
+        return self
 
-    def _close(self) -> None:
-        os.close(self._reader)
-        os.close(self._error)
+    def __exit__(self, *_exception: object) -> None:
+        self._end()
+
+    def write(self, data: bytes | memoryview) -> bytes:
+        """Hand over all of it; return what was answered meanwhile. Raise InputClosed when it reads no more."""
+        view, heard = memoryview(data), []
+        self._poll.register(self._feed, select.POLLOUT)
+        try:
+            while view:
+                for descriptor, event in self._poll.poll():
+                    if descriptor == self._answers:
+                        heard.append(self._hear())
+                    elif event & select.POLLERR:
+                        raise InputClosed
+                    else:
+                        view = view[os.write(self._feed, view) :]
+        except BrokenPipeError:
+            raise InputClosed from None
+        finally:
+            self._poll.unregister(self._feed)
+        return b"".join(heard)
+
+    def end_input(self) -> None:
+        """There is nothing more to hand over."""
+        self._open.remove(self._feed)
+        os.close(self._feed)
+
+    def read(self) -> bytes:
+        """The next answer, waited for; ``b""`` at the end."""
+        return os.read(self._answers, _PIPE_SIZE)
+
+    def _hear(self) -> bytes:
+        answer = os.read(self._answers, _PIPE_SIZE)
+        if not answer:  # it closed its output, and so will end
+            raise InputClosed
+        return answer
+
+
+def _pipe() -> tuple[int, int]:
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    with contextlib.suppress(OSError):  # more than a user's limit on pipes: the default size does too
+        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+    return reader, writer
 
 
 def _start(command: Command, stdin: int, stdout: int, stderr: int) -> sh.RunningCommand:

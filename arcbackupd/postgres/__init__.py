@@ -7,7 +7,22 @@ from datetime import timedelta
 DUMP_APPLICATION = "arcbackupd-dump"
 """Beginning of the ``application_name`` of every pg_dump that the daemon starts, by which it is found again."""
 
+LOAD_APPLICATION = "arcbackupd-load"
+"""Beginning of the ``application_name`` of every psql that loads a dump."""
+
 QUERY_APPLICATION = "arcbackupd"
+
+LOAD_SETTINGS = {
+    "synchronous_commit": "off",
+    "maintenance_work_mem": "256MB",
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "default_transaction_read_only": "off",
+    "client_min_messages": "warning",
+}
+"""Of the loading session alone. A crash of the server loses nothing: the transaction that gives the loaded database
+its name commits synchronously, and with it everything written to the log before it."""
 
 NOT_ACCEPTING = (
     "the database system is starting up",
@@ -57,18 +72,37 @@ def pg_dump(user: str, database: str, lock_timeout: timedelta) -> tuple[str, ...
 
 def psql(user: str, database: str, sql: str) -> tuple[str, ...]:
     """The command that runs one statement: rows on lines, fields apart by tabs, nothing else, stop at an error."""
+    form = ("--quiet", "--no-align", "--tuples-only", "--field-separator=\t")
+    return (*_psql(user, database), *form, f"--command={sql.strip()}")
+
+
+def psql_script(user: str, database: str, *, single_transaction: bool) -> tuple[str, ...]:
+    """The command that runs the statements in its input, all of them or, if so wished, none."""
+    together = ("--single-transaction",) if single_transaction else ()
+    return (*_psql(user, database), "--quiet", "--tuples-only", "--no-align", *together, "--file=-")
+
+
+def psql_load(user: str, database: str) -> tuple[str, ...]:
+    """The command that loads a dump from its input, telling ``COPY n`` and the like of each statement.
+
+    Not ``--single-transaction``: a dump may hold what must not run in one.
+    """
+    return (*_psql(user, database), "--no-align", "--tuples-only", "--file=-")
+
+
+def psql_login(user: str, database: str, host: str) -> tuple[str, ...]:
+    """The command that only logs in, over the network."""
+    return (*_psql(user, database), f"--host={host}", "--quiet", "--output=/dev/null", "--command=SELECT 1")
+
+
+def _psql(user: str, database: str) -> tuple[str, ...]:
     return (
         "psql",
         "--no-psqlrc",
-        "--quiet",
-        "--no-align",
-        "--tuples-only",
-        "--field-separator=\t",
         "--set=ON_ERROR_STOP=1",
         "--no-password",
         f"--username={user}",
         f"--dbname={_connection(database)}",
-        f"--command={sql.strip()}",
     )
 
 

@@ -1,0 +1,188 @@
+"""What psql may be given of a dump: its SQL and data, and no command of psql's own.
+
+Loading a dump is running a program: ``\\!`` in one runs a shell. psql that knows ``\\restrict`` is told by us, with
+a key of our own, to refuse all commands; the dump's own ``\\restrict`` and ``\\unrestrict`` stay out. Any other
+command outside COPY data makes the dump refused here already, which is all there is for an older psql.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from arcbackupd.dumps import sqltext
+from arcbackupd.dumps.lexer import Lexer
+
+HEADER_LIMIT = 64 << 10
+"""Bytes at the beginning of a dump in which its header is looked for."""
+
+_RESTRICTING = {13: 22, 14: 19, 15: 14, 16: 10, 17: 6}
+"""First minor release of each major whose psql knows ``\\restrict`` (CVE-2025-8714); later majors all do."""
+_NEW_SETTINGS = {"transaction_timeout": 17}
+"""Settings in the header of a pg_dump, and the first major that has them; all of them are harmless to leave out."""
+_HEADER_LINE = re.compile(rb"(?:--[^\n]*|\\restrict [A-Za-z0-9]+|SELECT pg_catalog\.set_config\([^\n;]*\);)?\r?\n"
+                          rb"|SET (\w+) = [^\n;]*;\r?\n")  # fmt: skip
+_AMBIGUOUS = frozenset({"sjis", "shiftjis2004", "big5", "gbk", "gb18030", "uhc", "johab", "shiftjis", "mskanji",
+                        "win932", "win936", "win949", "win950", "windows932", "windows936", "windows949",
+                        "windows950"})  # fmt: skip
+"""Client encodings whose characters may have a backslash as their second byte, which the lexer takes for one."""
+
+
+class RefusedText(Exception):
+    """The dump holds what psql must not be given; the text says what, and completes "The dump holds …"."""
+
+
+def knows_restrict(version: str) -> bool:
+    """Whether a psql of this version (``16.10``) refuses commands after ``\\restrict``."""
+    major, minor, *_ = *(int(part) for part in re.findall(r"\d+", version)[:2]), 0, 0
+    return minor >= _RESTRICTING[major] if major in _RESTRICTING else major > max(_RESTRICTING)
+
+
+def adapt_header(text: bytes, server_major: int) -> tuple[bytes, list[str]]:
+    """The beginning of a dump without the settings that the server doesn't know yet, and which those were."""
+    kept, left_out, position = [], [], 0
+    while line := _HEADER_LINE.match(text, position, HEADER_LIMIT):
+        name = (line[1] or b"").decode("ascii", "replace")
+        if _NEW_SETTINGS.get(name, 0) > server_major:
+            left_out.append(name)
+        else:
+            kept.append(line[0])
+        position = line.end()
+    return b"".join(kept) + text[position:], left_out
+
+
+@dataclass
+class CopiedTable:
+    """Rows that were handed to psql for a COPY; ``name`` as the dump quotes it."""
+
+    name: str
+    rows: int = 0
+
+
+@dataclass
+class LoadText:
+    """Feed it the dump's text in blocks; it answers with what psql may be given.
+
+    ``restricted``: whether psql refuses commands by itself. ``copies`` are the COPYs so far, in order.
+    """
+
+    restricted: bool
+    copies: list[CopiedTable] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._lexer = Lexer(self)
+        self._pieces: list[memoryview] = []
+        self._codec = "utf-8"
+
+    @property
+    def rows(self) -> int:
+        """Rows so far, of all tables."""
+        return sum(copy.rows for copy in self.copies)
+
+    def feed(self, block: bytes) -> list[memoryview]:
+        """The pieces that may go on. Raise RefusedText."""
+        self._lexer.feed(block)
+        return self._taken()
+
+    def finish(self) -> list[memoryview]:
+        """The last pieces."""
+        self._lexer.finish()
+        return self._taken()
+
+    def _taken(self) -> list[memoryview]:
+        pieces, self._pieces = self._pieces, []
+        return pieces
+
+    # What the lexer hears.
+
+    def comment(self, text: bytes) -> None:
+        """Comments say nothing here."""
+
+    def command(self, line: bytes) -> bool:
+        """Leave out the dump's own ``\\restrict``; refuse everything else."""
+        verb = line.split(maxsplit=1)[0]
+        if verb not in (b"\\restrict", b"\\unrestrict"):
+            raise RefusedText(f"the psql command {sqltext.decode(verb[:32], self._codec)}")
+        return False
+
+    def statement(self, head: bytes) -> bool:
+        """Notice a COPY, and what changes how the text is read."""
+        if setting := sqltext.setting(head):
+            self._heed(*setting)
+        copy = sqltext.copy_header(head)
+        if copy:
+            self.copies.append(CopiedTable(sqltext.decode(copy.table, self._codec)))
+        return copy is not None
+
+    def data(self, buffer: bytes, start: int, end: int) -> None:
+        """Count rows."""
+        self.copies[-1].rows += buffer.count(b"\n", start, end)
+
+    def end_of_data(self) -> None:
+        """The rows of this COPY are counted."""
+
+    def misplaced(self, what: str) -> None:
+        """psql might see something else than we do."""
+        raise RefusedText(f"{what}, which pg_dump never writes")
+
+    def content(self, piece: memoryview) -> None:
+        """This may go on."""
+        self._pieces.append(piece)
+
+    def _heed(self, name: str, value: str) -> None:
+        if name == "standard_conforming_strings":
+            self._lexer.standard_strings = value != "off"
+        elif name == "client_encoding":
+            self._codec = sqltext.python_codec(value)
+            if not self.restricted and _plain(value) in _AMBIGUOUS:
+                raise RefusedText(f"text in {value}, in which an old psql can't tell commands from characters")
+
+
+def _plain(encoding: str) -> str:
+    """An encoding's name as PostgreSQL compares it."""
+    return "".join(filter(str.isalnum, encoding.lower()))
+
+
+class CopyCheck:
+    """Holds what psql says it loaded, ``COPY n``, against what it was given and what the manifest says.
+
+    Feed it psql's output as it arrives.
+    """
+
+    def __init__(self, text: LoadText, expected: dict[str, int]) -> None:
+        """``expected``: rows per table, of the manifest or a scan."""
+        self._text = text
+        self._expected = expected
+        self._rest = b""
+        self._count = 0
+        self._loaded: dict[str, int] = {}
+
+    def feed(self, answers: bytes) -> str | None:
+        """What is wrong, ``None`` while nothing is."""
+        *lines, self._rest = (self._rest + answers).split(b"\n")
+        reported = (int(line[5:]) for line in lines if line.startswith(b"COPY ") and line[5:].isdigit())
+        return next((problem for rows in reported if (problem := self._heard(rows))), None)
+
+    def finish(self) -> str | None:
+        """What is wrong at the end."""
+        if self._count != len(self._text.copies):
+            return f"psql loaded {self._count} tables of the {len(self._text.copies)} that it was given"
+        if self._loaded != self._expected:
+            wrong = next(
+                t for t in {**self._expected, **self._loaded} if self._loaded.get(t) != self._expected.get(t)
+            )
+            return f"table {wrong} has {self._loaded.get(wrong, 0):,} rows, and should have {self._wanted(wrong):,}"
+        return None
+
+    def _heard(self, rows: int) -> str | None:
+        if self._count == len(self._text.copies):
+            return "psql loaded more tables than it was given"
+        copy = self._text.copies[self._count]
+        self._count += 1
+        self._loaded[copy.name] = total = self._loaded.get(copy.name, 0) + rows
+        if rows != copy.rows or total > self._wanted(copy.name):
+            return f"table {copy.name} has {total:,} rows, and should have {self._wanted(copy.name):,}"
+        return None
+
+    def _wanted(self, table: str) -> int:
+        return self._expected.get(table, 0)

@@ -1,0 +1,203 @@
+"""Load a dump into a database: decompress, let psql have what it may have, check what it says."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from arcbackupd.dumps.catalogue import Backup, open_backup
+from arcbackupd.dumps.dumpfile import DamagedDump, sql_blocks
+from arcbackupd.dumps.loading import CopyCheck, LoadText, RefusedText, adapt_header
+from arcbackupd.dumps.manifest import Manifest
+from arcbackupd.errors import ArcbackupdError, OperationFailed
+from arcbackupd.operations.cancellation import Cancellation
+from arcbackupd.operations.events import Notice, Progress, Step, Steps
+from arcbackupd.operations.restore.server import Server
+from arcbackupd.postgres import LOAD_APPLICATION
+from arcbackupd.stack.process import Command, Dialogue, Finished, InputClosed
+
+_PROGRESS_SECONDS = 0.25
+_DISK_FULL = "No space left on device"
+
+
+@dataclass(frozen=True)
+class Loading:
+    """A backup, and the database that it is loaded into. ``restricted``: whether psql knows ``\\restrict``."""
+
+    path: Path
+    backup: Backup
+    server: Server
+    database: str
+    server_major: int
+    restricted: bool
+
+
+def load(loading: Loading, cancellation: Cancellation) -> Steps[None]:
+    """Load it whole. Raise OperationFailed when anything of it isn't what it should be; nothing is undone then."""
+    with _session(loading.server, loading.database) as command:
+        try:
+            yield from _load(loading, command, cancellation)
+        except RefusedText as error:
+            hint = "arcbackupd loads what pg_dump writes and nothing else; if you trust the rest, load it by hand."
+            raise OperationFailed("unsafe-dump", f"{loading.backup.name} holds {error}.", hint=hint) from None
+        except DamagedDump as error:
+            raise _damaged(loading, str(error)) from None
+        except OSError as error:
+            raise _damaged(loading, f"it can't be read: {error.strerror}") from error
+
+
+def analyze(server: Server, database: str, cancellation: Cancellation) -> Steps[None]:
+    """Let the planner know the new data before anybody waits for its plans."""
+    with _session(server, database) as command, Dialogue(command) as psql, cancellation.interrupting(psql.kill):
+        began = time.monotonic()
+        yield Progress(0, None, 0, 0.0)
+        with contextlib.suppress(InputClosed):
+            psql.write(b"ANALYZE;\n")
+        psql.end_input()
+        while psql.read():
+            yield Progress(0, None, 0, round(time.monotonic() - began, 3))
+        finished = psql.finish(timeout=None)
+        cancellation.check()
+        if finished.status:
+            raise server.database(database).explain(finished, "psql")
+
+
+@contextlib.contextmanager
+def _session(server: Server, database: str) -> Iterator[Command]:
+    """A psql to be fed; whatever goes wrong, the server's side of it is ended too."""
+    application = f"{LOAD_APPLICATION}-{secrets.token_hex(6)}"
+    try:
+        yield server.database(database).load_command(application)
+    except BaseException as failure:
+        try:
+            server.end_application(application)
+        except ArcbackupdError as error:  # the first failure stays the one that is told
+            failure.add_note(f"The server's side of it could not be ended: {error.message}")
+        raise
+
+
+def _load(loading: Loading, command: Command, cancellation: Cancellation) -> Steps[None]:
+    text = LoadText(loading.restricted)
+    check = CopyCheck(text, loading.backup.rows)
+    with open_backup(loading.path) as file:
+        _check_same(loading, file)
+        with Dialogue(command) as psql, cancellation.interrupting(psql.kill):
+            whole = False
+            with contextlib.suppress(InputClosed):  # it ended: how, it tells now
+                whole = yield from _feed(loading, file, psql, text, check)
+            finished = psql.finish(timeout=None)
+    cancellation.check()
+    if finished.status:
+        raise _failed(loading, finished)
+    if problem := check.finish():
+        raise _differs(loading, problem)
+    if not whole:
+        raise _differs(loading, "psql ended before it had loaded the last of it")
+
+
+def _feed(loading: Loading, file: BinaryIO, psql: Dialogue, text: LoadText, check: CopyCheck) -> Steps[bool]:
+    """All of the dump, through psql; returns whether psql has said that the last of it was done."""
+    digest = hashlib.sha256()
+    length = 0
+    began = told = time.monotonic()
+    if loading.restricted:
+        psql.write(b"\\restrict %s\n" % secrets.token_hex(16).encode())
+    for number, block in enumerate(sql_blocks(file)):
+        digest.update(block)
+        length += len(block)
+        if number == 0:
+            block, left_out = adapt_header(block, loading.server_major)  # noqa: PLW2901  # the header is in the first
+            if left_out:
+                yield Notice(
+                    f"The server doesn't know {', '.join(left_out)} yet; the dump's settings of it are left out"
+                )
+        _hand_over(loading, psql, text.feed(block), check)
+        if (now := time.monotonic()) - told >= _PROGRESS_SECONDS:
+            told = now
+            yield _progress(loading, length, text, now - began)
+    _check_read(loading, length, digest.hexdigest())
+    _hand_over(loading, psql, text.finish(), check)
+    # An engine's client that is told to stop ends with 0: only psql's own word says that it got to the end.
+    token = secrets.token_hex(16).encode()
+    heard = psql.write(b"\n;SELECT '%s';\n" % token)
+    psql.end_input()
+    yield Step("finish-load", "Building what is left of indexes and constraints")
+    last = b""
+    while True:
+        _raise_for(loading, check.feed(heard))
+        last = (last + heard)[-2 * len(token) :]
+        if not (heard := psql.read()):
+            return token in last
+
+
+def _hand_over(loading: Loading, psql: Dialogue, pieces: list[memoryview], check: CopyCheck) -> None:
+    for piece in pieces:
+        _raise_for(loading, check.feed(psql.write(piece)))
+
+
+def _raise_for(loading: Loading, problem: str | None) -> None:
+    if problem:
+        raise _differs(loading, problem)
+
+
+def _progress(loading: Loading, length: int, text: LoadText, elapsed: float) -> Progress:
+    backup = loading.backup
+    total = backup.manifest.sql_length if backup.manifest else backup.scan.length if backup.scan else None
+    table = text.copies[-1] if text.copies else None
+    all_rows = sum(backup.rows.values())
+    eta = elapsed * (all_rows - text.rows) / text.rows if text.rows and all_rows else None
+    return Progress(
+        length, table.name if table else None, table.rows if table else 0, round(elapsed, 3), total,
+        eta_s=eta if eta is None else round(max(eta, 0.0), 1),
+    )  # fmt: skip
+
+
+def _check_same(loading: Loading, file: BinaryIO) -> None:
+    status = os.fstat(file.fileno())
+    known = loading.backup.identity
+    if (status.st_ino, status.st_size) != (known.inode, known.size):
+        raise _damaged(loading, "it is another file than the one that was looked at")
+
+
+def _check_read(loading: Loading, length: int, sha256: str) -> None:
+    known = loading.backup.manifest or loading.backup.scan
+    expected = (known.sql_length, known.sql_sha256) if isinstance(known, Manifest) else known and (
+        known.length, known.sha256)  # fmt: skip
+    if (length, sha256) != expected:
+        raise _damaged(loading, "its SQL isn't the one that was written: the SHA-256 differs")
+
+
+def _damaged(loading: Loading, why: str) -> OperationFailed:
+    hint = "The disk may be failing (`journalctl -k`). Restore another one: `arcbackupctl list`."
+    return OperationFailed("damaged-dump", f"{loading.backup.name} can't be loaded: {why}.", hint=hint)
+
+
+def _differs(loading: Loading, problem: str) -> OperationFailed:
+    hint = "The dump doesn't hold what it says it holds. Restore another one: `arcbackupctl list`."
+    return OperationFailed("rows-differ", f"{loading.backup.name} was not loaded whole: {problem}.", hint=hint)
+
+
+def _failed(loading: Loading, finished: Finished) -> ArcbackupdError:
+    """psql's error, which names the line of the dump, in one sentence."""
+    line = next((line for line in finished.error.splitlines() if _ERROR.search(line)), None)
+    if line is None:
+        return loading.server.database(loading.database).explain(finished, "psql")
+    said = _ERROR.sub("", line).strip().rstrip(".")
+    if _DISK_FULL in line:
+        return OperationFailed("disk-full", f"The database's disk is full: {said}.", hint="Free some space there.")
+    where = _LINE.search(line)
+    place = f" at line {where[1]} of its SQL" if where else ""
+    hint = "The dump doesn't fit this server (its version, its extensions), or holds an error of its own."
+    return OperationFailed("load-failed", f"{loading.backup.name} can't be loaded: {said}{place}.", hint=hint)
+
+
+_ERROR = re.compile(r"^.*?(?:ERROR|FATAL|PANIC|error):\s*")
+_LINE = re.compile(r"^psql:<stdin>:(\d+):")

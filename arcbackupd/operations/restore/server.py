@@ -1,0 +1,149 @@
+"""The databases of the installation's server, worked on from the maintenance database."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from datetime import timedelta
+
+from arcbackupd.errors import ArcbackupdError
+from arcbackupd.operations.cancellation import Cancellation
+from arcbackupd.operations.database import Database
+from arcbackupd.postgres import DUMP_APPLICATION, LOAD_APPLICATION
+from arcbackupd.postgres import databases as sql
+from arcbackupd.postgres.databases import Properties
+from arcbackupd.settings import Installation
+from arcbackupd.stack import Engine
+
+_LONG_SECONDS = 600
+"""For a statement that moves files or waits for a checkpoint."""
+_SWAP_TRIES = 20
+_PAUSE_SECONDS = 0.2
+_IN_USE = "is being accessed by other users"
+
+
+class Server:
+    """Every method raises OperationFailed with what the server said."""
+
+    def __init__(self, engine: Engine, installation: Installation) -> None:
+        self._engine = engine
+        self._installation = installation
+        self._maintenance = self.database(sql.MAINTENANCE)
+
+    def database(self, name: str) -> Database:
+        """One of its databases."""
+        return Database(self._engine, self._installation, name)
+
+    def version(self) -> str:
+        """The server's version, ``16.10``."""
+        return self._maintenance.facts().version
+
+    def psql_version(self) -> str:
+        """The version of the psql beside the server."""
+        return self._maintenance.psql_version()
+
+    def properties(self, name: str) -> Properties | None:
+        """What a database is; ``None`` when there is no such database."""
+        rows = self._query(sql.PROPERTIES.format(name=sql.literal(name)))
+        return Properties.model_validate(json.loads(rows[0])) if rows else None
+
+    def names_like(self, prefix: str) -> list[str]:
+        """All databases whose name begins so, newest first."""
+        return self._query(sql.names_like(prefix))
+
+    def create_statement(self, name: str, like: Properties | None) -> str:
+        """SQL that creates a database like another one, or a default one."""
+        return sql.create(name, like) if like else sql.create_default(name, self._installation.user)
+
+    def create(self, name: str, like: Properties | None) -> int:
+        """Create a database like another one, or a default one; return its identity."""
+        self._maintenance.execute(self.create_statement(name, like), timeout=_LONG_SECONDS)
+        return int(self._query(sql.identity(name))[0])
+
+    def drop(self, name: str) -> None:
+        """Drop a database if it exists, whoever is connected to it."""
+        self._maintenance.execute(sql.drop(name), timeout=_LONG_SECONDS)
+
+    def drop_live(self, live: Properties) -> None:
+        """Drop a database that may be a template, or closed."""
+        if live.datistemplate:
+            self._maintenance.execute(f"ALTER DATABASE {sql.identifier(live.datname)} IS_TEMPLATE false")
+        self.drop(live.datname)
+
+    def open(self, name: str) -> None:
+        """Accept connections to a database."""
+        self._maintenance.execute(sql.allow_connections(name, True))
+
+    def close(self, name: str) -> None:
+        """Accept no more connections to a database, and end those that it has."""
+        self._maintenance.execute(sql.allow_connections(name, False))
+        self.end_sessions(name)
+
+    def end_sessions(self, *names: str) -> int:
+        """End all sessions of databases; return how many there were."""
+        return int(self._query(sql.end_sessions(names))[0])
+
+    def end_application(self, name: str) -> int:
+        """End the sessions of one application name; return how many there were."""
+        return int(self._query(sql.end_application(name))[0])
+
+    def swap(self, statements: Sequence[str], names: Sequence[str], cancellation: Cancellation) -> None:
+        """Rename in one transaction; sessions that were just beginning when it was closed are ended first."""
+        for tries in range(_SWAP_TRIES):
+            self.end_sessions(*names)
+            try:
+                self._maintenance.execute(*statements, timeout=_LONG_SECONDS)
+            except ArcbackupdError as error:
+                if _IN_USE not in error.message or tries == _SWAP_TRIES - 1:
+                    raise
+                cancellation.wait(_PAUSE_SECONDS)
+            else:
+                return
+
+    def create_roles(self, names: Sequence[str]) -> None:
+        """Create roles that don't exist yet."""
+        missing = self.missing_roles(names)
+        if missing:
+            self._maintenance.execute(*map(sql.create_role, missing))
+
+    def missing_roles(self, names: Sequence[str]) -> list[str]:
+        """Those of the names that no role has."""
+        return self._query(sql.missing_roles(names)) if names else []
+
+    def prepared_transactions(self, name: str) -> list[str]:
+        """Names of a database's prepared transactions."""
+        return self._query(sql.prepared_transactions(name))
+
+    def replication(self, name: str) -> list[str]:
+        """A database's subscriptions and active logical slots, in words."""
+        return self._query(sql.replication(name))
+
+    def written(self) -> str:
+        """What changes whenever anything is written on the server."""
+        return self._query(sql.WRITTEN)[0]
+
+    def size(self, name: str) -> int:
+        """Bytes of a database."""
+        return int(self._query(sql.size(name))[0])
+
+    def free_space(self) -> int:
+        """Bytes free where the server keeps its data."""
+        return self._maintenance.free_space(self._query(sql.DATA_DIRECTORY)[0])
+
+    def shown(self, *statements: str, database: str = sql.MAINTENANCE) -> str:
+        """Statements as a shell would run them."""
+        text = "".join(f"{' '.join(statement.split())};\n" for statement in statements)
+        return f"printf %s {shlex.quote(text)} | {self.database(database).script_command(*statements).shown()}"
+
+    def shown_load(self, path: str, database: str) -> str:
+        """The load of a dump as a shell would run it."""
+        return f"gunzip -c {shlex.quote(path)} | {self.database(database).load_command(LOAD_APPLICATION).shown()}"
+
+    def shown_dump(self, database: str) -> str:
+        """A dump as a shell would run it."""
+        command = self.database(database).dump_command(DUMP_APPLICATION, timedelta(minutes=1), low_priority=False)
+        return f"{command.shown()} | gzip"
+
+    def _query(self, statement: str) -> list[str]:
+        return [row[0] for row in self._maintenance.query(statement)]

@@ -1,0 +1,444 @@
+"""Restores of one installation: what can be asked of them and done with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+from arcbackupd.dumps.catalogue import Backup
+from arcbackupd.errors import ArcbackupdError, Busy, NoSuchBackup, OperationFailed, Refused
+from arcbackupd.log import failure, get_logger
+from arcbackupd.messages import MessageId
+from arcbackupd.operations.backups import Backups, Listed
+from arcbackupd.operations.cancellation import INTERRUPTED, Cancellation
+from arcbackupd.operations.events import Notice, Step, Steps
+from arcbackupd.operations.own_starts import OwnStarts
+from arcbackupd.operations.queue import Operation, OperationQueue, Priority, new_identity
+from arcbackupd.operations.restore.checks import Refusal, Request, Situation, look, refusals, warnings
+from arcbackupd.operations.restore.journal import REPLACED_PREFIX, STAGING_PREFIX, Journal, JournalFile
+from arcbackupd.operations.restore.replaced import Replaced, ReplacedDatabases
+from arcbackupd.operations.restore.report import LastReport, Plan, PlannedStep, Report
+from arcbackupd.operations.restore.run import Ended, carry_out, plan, take_up
+from arcbackupd.operations.restore.server import Server
+from arcbackupd.operations.restore.services import Services
+from arcbackupd.operations.restore.steps import Work
+from arcbackupd.settings import Settings
+from arcbackupd.stack import Engine
+
+RESTORING = ("restore", "rollback")
+"""Kinds of operations that nothing else is asked for beside."""
+_SWAPPED = ("restored", "rolled-back")
+_log = get_logger()
+
+
+class Restores:
+    """Plans, restores, rollbacks, and what they leave behind. One at a time, after what runs."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        engine: Engine,
+        queue: OperationQueue,
+        backups: Backups,
+        own_starts: OwnStarts,
+    ) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._queue = queue
+        self._backups = backups
+        self._own_starts = own_starts
+        self._journal = JournalFile(settings.state_dir / "restore.json")
+        self._replaced = ReplacedDatabases(settings.state_dir / "replaced.json")
+        self._last = LastReport(settings.state_dir / "last-restore.json")
+        self._services = Services(engine, settings.restore.services_timeout)
+
+    # Looking.
+
+    def plan(self, reference: str, request: Request) -> Plan:
+        """What a restore would do. Blocking. Raise NoSuchBackup, or OperationFailed when it can't be told."""
+        listed = self._backups.examine(reference)
+        situation = self._situation(listed.backup)
+        work = self._work(self._new_journal("plan", situation, listed.backup, request), situation, Cancellation())
+        return Plan(
+            kind="restore",
+            name=listed.backup.name,
+            database=situation.database,
+            taken_at=listed.backup.taken_at,
+            in_place=request.in_place,
+            status=str(listed.compatibility.status),
+            steps=_planned(work) if listed.backup.good else (),
+            refusals=tuple(self._refusals(situation, request, listed)),
+            warnings=tuple(warnings(situation, listed.backup, listed.compatibility)),
+            migrations=listed.compatibility.only_in_code,
+        )
+
+    def plan_rollback(self) -> Plan:
+        """What a rollback would do. Blocking. Raise Refused when there is nothing to bring back."""
+        replaced = self._newest_replaced()
+        situation = self._situation(None)
+        work = self._work(self._rollback_journal("plan", situation, replaced), situation, Cancellation())
+        return Plan(
+            kind="rollback",
+            name=replaced.snapshot,
+            database=situation.database,
+            taken_at=replaced.replaced_at,
+            in_place=False,
+            status=None,
+            steps=_planned(work),
+            refusals=(),
+            warnings=(),
+            migrations=(),
+        )
+
+    def replaced(self) -> list[Replaced]:
+        """The databases that are kept, newest first."""
+        return self._replaced.all()
+
+    def last(self) -> Report | None:
+        """How the last restore or rollback ended."""
+        return self._last.read()
+
+    def unfinished(self) -> bool:
+        """Whether one was interrupted and is neither finished nor undone yet."""
+        running = self._queue.of_kind(*RESTORING)
+        return running is None and self._journal.exists()
+
+    # Doing.
+
+    def restore(self, name: str, request: Request) -> Operation[Report]:
+        """Queue a restore. Raise Busy when one is at work."""
+        self._refuse_beside_another()
+        identity = new_identity()
+
+        def start(cancellation: Cancellation) -> Steps[Report]:
+            return self._reported(self._restore(identity, name, request, cancellation))
+
+        operation = self._queue.submit("restore", start, Priority.RESTORE, identity=identity, backup=name)
+        return self._take_snapshots_after(operation)
+
+    def rollback(self) -> Operation[Report]:
+        """Queue a rollback; a snapshot of what is brought back is of no use any more. Raise Busy, or Refused."""
+        self._refuse_beside_another()
+        self._newest_replaced()
+        identity = new_identity()
+
+        def start(cancellation: Cancellation) -> Steps[Report]:
+            return self._reported(self._rollback(identity, cancellation))
+
+        operation = self._queue.submit("rollback", start, Priority.RESTORE, identity=identity)
+        current = self._queue.current
+        if current and current.kind == "snapshot":
+            current.cancellation.cancel("a rollback was asked for")
+        return self._take_snapshots_after(operation)
+
+    def take_up(self) -> Operation[Report] | None:
+        """Queue what finishes or undoes an interrupted one; ``None`` when there is none."""
+        if not self.unfinished():
+            return None
+
+        def start(cancellation: Cancellation) -> Steps[Report]:
+            return self._reported(self._take_up(cancellation))
+
+        return self._take_snapshots_after(self._queue.submit("restore", start, Priority.RESTORE))
+
+    def take_snapshots(self) -> list[Operation[str | None]]:
+        """Queue the backups of replaced databases that should have one and have none."""
+        wanted = [kept for kept in self._replaced.all() if kept.wanted and kept.snapshot is None]
+        queued = self._queue.of_kind("snapshot")
+        return [] if queued else [self._take_snapshot(kept.database) for kept in wanted]
+
+    def discard(self) -> Operation[list[str]]:
+        """Queue the dropping of all replaced databases."""
+        return self._queue.submit("discard", lambda _: self._drop(lambda _: True), Priority.MANUAL)
+
+    def expire(self) -> Operation[list[str]]:
+        """Queue the dropping of those whose time is over and whose snapshot is there."""
+        return self._queue.submit("discard", lambda _: self._drop(self._over), Priority.SCHEDULED, job="discard")
+
+    def clean_up(self) -> None:
+        """Drop staging databases that nothing is loaded into any more; find replaced ones that were forgotten."""
+        server = self._server()
+        staging = server.names_like(STAGING_PREFIX)
+        journal = self._journal.read()  # after the names: one that begins now is noted before it is made
+        for name in staging:
+            if journal is None or journal.incoming != name:
+                _log.warning(f"Dropping {name}, which an interrupted restore left")
+                server.drop(name)
+        self._adopt(server, journal)
+
+    # The work.
+
+    def _restore(self, identity: str, name: str, request: Request, cancellation: Cancellation) -> Steps[Report]:
+        yield Step("look", f"Looking whether {name} can be restored")
+        stopped = yield from self._resolve_unfinished(cancellation)
+        listed = self._backups.examine(name)
+        if listed.backup.name != name:
+            raise NoSuchBackup("no-such-backup", f"There is no backup named {name}.", hint="`arcbackupctl list`.")
+        situation = self._situation(listed.backup)
+        for refusal in self._refusals(situation, request, listed):
+            raise refusal.error()
+        for text in warnings(situation, listed.backup, listed.compatibility):
+            yield Notice(text)
+        journal = self._new_journal(identity, situation, listed.backup, request)
+        journal.stopped = stopped
+        return (yield from self._carry_out(self._work(journal, situation, cancellation)))
+
+    def _rollback(self, identity: str, cancellation: Cancellation) -> Steps[Report]:
+        yield Step("look", "Looking whether it can be brought back")
+        yield from self._resolve_unfinished(cancellation)
+        replaced = self._newest_replaced()
+        situation = self._situation(None)
+        journal = self._rollback_journal(identity, situation, replaced)
+        return (yield from self._carry_out(self._work(journal, situation, cancellation)))
+
+    def _carry_out(self, work: Work) -> Steps[Report]:
+        with self._own_starts.expected():
+            ended = yield from carry_out(work)
+        return self._end(work, ended)
+
+    def _take_up(self, cancellation: Cancellation) -> Steps[Report]:
+        journal = self._journal.read()
+        if journal is None:
+            raise OperationFailed("nothing-interrupted", "No restore was interrupted.")
+        work, ended = yield from self._resume(journal, cancellation)
+        return self._end(work, ended)
+
+    def _resume(self, journal: Journal, cancellation: Cancellation) -> Steps[tuple[Work, Ended]]:
+        work = self._work(journal, self._situation(None, journal.database), cancellation)
+        with self._own_starts.expected(since=journal.started_at):
+            return work, (yield from take_up(work))
+
+    def _resolve_unfinished(self, cancellation: Cancellation) -> Steps[tuple[str, ...]]:
+        """Finish or undo an interrupted restore first; return the services that it still owes a start.
+
+        In place there may be no database left to return to: then the new restore stands in for it.
+        """
+        journal = self._journal.read()
+        if journal is None:
+            return ()
+        if journal.in_place and self._server().properties(journal.database) is None:
+            return journal.stopped
+        work, ended = yield from self._resume(journal, cancellation)
+        self._note_end(work, ended)
+        if ended.problem and ended.outcome == "unfinished":
+            raise ended.problem
+        return ()
+
+    def _take_snapshot(self, database: str) -> Operation[str | None]:
+        def start(cancellation: Cancellation) -> Steps[str | None]:
+            return self._snapshot(database, cancellation)
+
+        return self._queue.submit("snapshot", start, Priority.BOOT, job="dump", reason="pre-restore")
+
+    def _snapshot(self, database: str, cancellation: Cancellation) -> Steps[str | None]:
+        """Back a replaced database up; return the name, or ``None``: then it stays until it is discarded."""
+        kept = self._replaced.find(database)
+        if kept is None or kept.snapshot:
+            return kept.snapshot if kept else None
+        try:
+            outcome = yield from self._backups.snapshot(database, kept.replaced_at, cancellation)
+        except ArcbackupdError as error:
+            hint = "It is kept until `arcbackupctl discard-replaced`; `arcbackupctl rollback` brings it back."
+            message = f"No safety backup could be taken of what was replaced ({database}): {error.message}"
+            if error.code not in INTERRUPTED:
+                self._replaced.put(kept.model_copy(update={"problem": error.message}))
+                failure(OperationFailed(error.code, message, hint=hint), message_id=MessageId.SNAPSHOT_FAILED)
+            yield Notice(message, hint)
+            return None
+        if present := self._replaced.find(database):
+            self._replaced.put(present.model_copy(update={"snapshot": outcome.name, "problem": None}))
+        return outcome.name
+
+    def _drop(self, which: Callable[[Replaced], bool]) -> Steps[list[str]]:
+        dropped = []
+        for kept in [kept for kept in self._replaced.all() if which(kept)]:
+            yield Step("discard", f"Dropping {kept.database}")
+            server = self._server()
+            present = server.properties(kept.database)
+            if present and present.oid == kept.oid:
+                server.drop(kept.database)
+                dropped.append(kept.database)
+                _log.info(
+                    f"Dropped {kept.database}, which a restore replaced", message_id=MessageId.REPLACED_DROPPED
+                )
+            self._replaced.remove(kept.database)
+        return dropped
+
+    def _over(self, kept: Replaced) -> bool:
+        if not kept.over(datetime.now(UTC)) or self._backups.clock_doubt():
+            return False
+        return any(backup.name == kept.snapshot and backup.good for backup in self._backups.read())
+
+    def _adopt(self, server: Server, journal: Journal | None) -> None:
+        names = server.names_like(REPLACED_PREFIX)
+        for kept in self._replaced.all():
+            if kept.database not in names:
+                self._replaced.remove(kept.database)
+        for name in names:
+            present = server.properties(name)
+            busy = journal is not None and name in (journal.incoming, journal.replaced_as)
+            if present and not busy and self._replaced.find(name) is None:
+                now = datetime.now(UTC)
+                self._replaced.put(
+                    Replaced(database=name, oid=present.oid, replaced_at=now, keep_until=None, wanted=False)
+                )
+
+    # The parts.
+
+    def _reported(self, steps: Steps[Report]) -> Steps[Report]:
+        """Let the journal know of a failure too."""
+        try:
+            return (yield from steps)
+        except ArcbackupdError as error:
+            failure(error, message_id=MessageId.RESTORE_FAILED)
+            raise
+
+    def _end(self, work: Work, ended: Ended) -> Report:
+        """The report of what went well. Raise what didn't."""
+        report = self._note_end(work, ended)
+        if ended.problem:
+            raise ended.problem
+        return report
+
+    def _note_end(self, work: Work, ended: Ended) -> Report:
+        report = self._report(work, ended)
+        self._last.write(report)
+        if ended.outcome in _SWAPPED:
+            _log_ended(report)
+        return report
+
+    def _report(self, work: Work, ended: Ended) -> Report:
+        journal, now = work.journal, datetime.now(UTC)
+        swapped = ended.outcome in _SWAPPED
+        kept = self._replaced.find(journal.replaced_as) if journal.replaced_as and swapped else None
+        down = (now - journal.stopped_at).total_seconds() if journal.stopped and journal.stopped_at else None
+        problem = ended.problem
+        return Report(
+            operation=journal.operation,
+            kind=journal.kind,
+            name=journal.backup,
+            database=journal.database,
+            outcome=ended.outcome,
+            started_at=journal.started_at,
+            finished_at=now,
+            downtime_s=None if down is None else round(down, 3),
+            snapshot=journal.snapshot,
+            replaced=kept.database if kept else None,
+            keep_until=kept.keep_until if kept else None,
+            problem=problem.message if problem else None,
+            code=problem.code if problem else None,
+            hint=problem.hint if problem else None,
+        )
+
+    def _new_journal(self, identity: str, situation: Situation, backup: Backup, request: Request) -> Journal:
+        live = situation.live
+        beside = live is not None and not request.in_place
+        return Journal(
+            operation=identity,
+            kind="restore",
+            backup=backup.name,
+            database=situation.database,
+            live=live,
+            incoming=f"{STAGING_PREFIX}{identity}",
+            replaced_as=_replaced_name(identity) if beside else None,
+            safety_backup=request.safety_backup and live is not None,
+            create_roles=situation.missing_roles if request.create_missing_roles else (),
+        )
+
+    def _rollback_journal(self, identity: str, situation: Situation, replaced: Replaced) -> Journal:
+        return Journal(
+            operation=identity,
+            kind="rollback",
+            backup=replaced.snapshot,
+            database=situation.database,
+            live=situation.live,
+            incoming=replaced.database,
+            incoming_oid=replaced.oid,
+            replaced_as=_replaced_name(identity) if situation.live else None,
+            safety_backup=True,
+        )
+
+    def _work(self, journal: Journal, situation: Situation, cancellation: Cancellation) -> Work:
+        return Work(
+            journal=journal,
+            file=self._journal,
+            situation=situation,
+            engine=self._engine,
+            services=self._services,
+            replaced=self._replaced,
+            find=self._find,
+            snapshot=self._backups.snapshot,
+            keep_replaced=self._settings.restore.keep_replaced,
+            cancellation=cancellation,
+        )
+
+    def _find(self, name: str) -> tuple[Backup, Path]:
+        backup = self._backups.examine(name).backup
+        if not backup.good:
+            why = backup.problem or backup.unreadable or "it was not scanned yet"
+            raise OperationFailed("broken-backup", f"{name} can't be restored: {why}.", hint="Restore another one.")
+        return backup, self._backups.directory() / name
+
+    def _situation(self, backup: Backup | None, database: str | None = None) -> Situation:
+        return look(
+            self._server(), database or self._backups.installation().database, backup.roles if backup else ()
+        )
+
+    def _server(self) -> Server:
+        return Server(self._engine, self._backups.installation())
+
+    def _refusals(self, situation: Situation, request: Request, listed: Listed) -> Iterator[Refusal]:
+        directory = self._backups.directory()
+        newest = self._backups.newest_good()
+        size = newest.size if newest else 0
+        return refusals(situation, request, listed.backup, listed.compatibility, directory, size)
+
+    def _newest_replaced(self) -> Replaced:
+        if kept := self._replaced.all():
+            return kept[0]
+        hint = "`arcbackupctl list` shows what can be restored."
+        raise Refused(
+            "nothing-to-roll-back", "No replaced database is kept: there is nothing to bring back.", hint=hint
+        )
+
+    def _refuse_beside_another(self) -> None:
+        if other := self._queue.of_kind(*RESTORING):
+            refuse_beside(other)
+
+    def _take_snapshots_after(self, operation: Operation[Report]) -> Operation[Report]:
+        operation.result.add_done_callback(lambda _: self.take_snapshots())
+        return operation
+
+
+def refuse_beside(other: Operation[Any]) -> NoReturn:
+    """Raise Busy for what can't be done beside a restore or rollback."""
+    since = f" since {other.started_at:%H:%M:%S} UTC" if other.started_at else ""
+    hint = "`arcbackupctl restore --attach` shows it."
+    raise Busy("busy", f"A {other.kind} is at work{since}; try again when it has ended.", hint=hint)
+
+
+def _replaced_name(identity: str) -> str:
+    return f"{REPLACED_PREFIX}{datetime.now(UTC):%Y%m%d_%H%M%S}_{identity[:6]}"
+
+
+def _planned(work: Work) -> tuple[PlannedStep, ...]:
+    return tuple(PlannedStep(step.name, step.text, tuple(step.commands())) for step in plan(work))
+
+
+def _log_ended(report: Report) -> None:
+    down = f"; the services were down for {report.downtime_s:.1f} s" if report.downtime_s is not None else ""
+    back = (
+        f" Until {report.keep_until:%Y-%m-%d %H:%M} UTC `arcbackupctl rollback` undoes it."
+        if report.keep_until
+        else ""
+    )
+    what = f"Restored {report.name}" if report.outcome == "restored" else "Rolled back the last restore"
+    _log.info(
+        f"{what} into {report.database}{down}.{back}",
+        message_id=MessageId.RESTORE_DONE,
+        backup=report.name,
+        replaced=report.replaced,
+        downtime_s=report.downtime_s,
+    )
