@@ -75,7 +75,7 @@ class LocalEngine(Section):
     manage_dir: AbsolutePath | None = None
     manage_os_user: str | None = None
     backend_pidfile: AbsolutePath | None = None
-    service_manager: tuple[str, ...] = ()
+    service_manager: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
 
 
 class Engine(Section):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import socket
 import struct
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,7 @@ from arcbackupd.errors import KINDS, ArcbackupdError, DaemonUnreachable, Operati
 
 _GET_INFO = b'{"method":"org.varlink.service.GetInfo"}\0'
 _CHUNK = 256 * 1024
+_WAKE_SECONDS = 1.0
 _DIAL_SECONDS = 10.0
 REPLY_SECONDS = 120.0
 _GREETING_SECONDS = 30.0
@@ -116,6 +118,10 @@ class Connection:
 
     def _receive(self, method: str) -> bytes:
         try:
+            # A signal that arrives between Python's last look for one and the system call is not seen before that
+            # returns: a call without a time limit would sleep through Ctrl-C until the daemon's next word.
+            while self._socket.gettimeout() is None and not select.select([self._socket], [], [], _WAKE_SECONDS)[0]:
+                pass
             data = self._socket.recv(_CHUNK)
         except TimeoutError as error:
             raise _silent(method) from error

@@ -7,13 +7,12 @@ import os
 import sys
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import click
 
 from arcbackupd import __version__
-from arcbackupd.control.client import Connection
-from arcbackupd.ctl import render
+from arcbackupd.ctl import render, render_status, restore
+from arcbackupd.ctl.names import job_names, references
 from arcbackupd.ctl.progress import follow
 from arcbackupd.ctl.session import BROKEN_PIPE, STATUS_UNKNOWN, Session, options, quiet_stdout
 from arcbackupd.errors import ArcbackupdError, OperationFailed, UsageError
@@ -21,7 +20,6 @@ from arcbackupd.errors import ArcbackupdError, OperationFailed, UsageError
 PROGRAM = "arcbackupctl"
 INTERRUPTED = 130
 _STATES = {"ok": 0, "warning": 1, "critical": 2}
-_COMPLETION_SECONDS = 0.5
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,29 +70,11 @@ def _misused(arguments: Sequence[str], session: Session, error: click.UsageError
     return _failed(session, UsageError("usage", error.format_message(), hint=f"See: {path} --help"))
 
 
-def _references(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
-    return [name for name in ["latest", *_names(context, "List", "backups")] if name.startswith(incomplete)]
-
-
-def _job_names(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
-    return [name for name in _names(context, "Jobs", "jobs") if name.startswith(incomplete)]
-
-
-def _names(context: click.Context, method: str, key: str) -> list[str]:
-    """Names for the shell to complete: soon, or none."""
-    session = context.find_object(Session)
-    try:
-        with Connection(session.socket if session else None, dial_seconds=_COMPLETION_SECONDS) as daemon:
-            return [row["name"] for row in daemon.call(method, seconds=_COMPLETION_SECONDS)[key]]
-    except (ArcbackupdError, LookupError, TypeError):
-        return []
-
-
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message=f"{PROGRAM} {__version__}")
 @options
 def cli() -> None:
-    """Look at and take backups of this observatory's database.
+    """Look at, take and restore backups of this observatory's database.
 
     \b
     Exit status: 0 done, 1 failed, 2 wrong usage, 3 no such backup, 4 refused, 5 daemon not reachable, 6 busy.
@@ -113,14 +93,14 @@ def list_(session: Session) -> None:
 
 
 @cli.command()
-@click.argument("reference", metavar="REF", shell_complete=_references)
+@click.argument("reference", metavar="REF", shell_complete=references)
 @click.option("--verify", is_flag=True, help="Read the whole file against its hashes.")
 @options
 @click.pass_obj
 def inspect(session: Session, reference: str, verify: bool) -> int:
     """One backup in full. REF is its number in the list, its name, the beginning of it, or "latest"."""
     with session.daemon() as daemon:
-        reply = _follow(session, daemon, "Inspect", {"reference": reference, "verify": verify})
+        reply = follow(session, daemon.stream("Inspect", {"reference": reference, "verify": verify}))
     session.show(reply, partial(render.inspection, reply))
     verified = reply.get("verified")
     return 1 if verified is not None and not verified["ok"] else 0
@@ -134,19 +114,11 @@ def backup(session: Session, no_wait: bool) -> None:
     """Take a backup now, and wait until it is published."""
     try:
         with session.daemon() as daemon:
-            reply = _follow(session, daemon, "Backup", {"wait": not no_wait})
+            reply = follow(session, daemon.stream("Backup", {"wait": not no_wait}))
     except KeyboardInterrupt:
         click.echo("\nThe daemon goes on with the backup. To see it: arcbackupctl status", err=True)
         raise
     session.show(reply["result"], lambda _: render.backup_result(reply["result"]))
-
-
-def _follow(session: Session, daemon: Connection, method: str, parameters: dict[str, object]) -> dict[str, Any]:
-    replies = daemon.stream(method, parameters)
-    if session.json:
-        *_, last = replies
-        return last
-    return follow(replies, session.say, live=session.on_terminal, colored=session.colored)
 
 
 @cli.command()
@@ -167,6 +139,10 @@ def prune(session: Session, dry_run: bool, yes: bool) -> None:
     session.show(reply, partial(render.plan, reply, removed=True))
 
 
+for command in restore.COMMANDS:
+    cli.add_command(command)
+
+
 @cli.command()
 @options
 @click.pass_obj
@@ -174,7 +150,7 @@ def status(session: Session) -> int:
     """Am I safe? Exit status: 0 yes, 1 warning, 2 critical, 3 unknown, 5 daemon not reachable."""
     session.is_status = True
     reply = session.ask("Status")
-    session.show(reply, partial(render.status, reply))
+    session.show(reply, partial(render_status.status, reply))
     return _STATES.get(reply["state"], STATUS_UNKNOWN)
 
 
@@ -202,7 +178,7 @@ def _show_jobs(session: Session) -> None:
 
 def _job_command(name: str, method: str, text: str) -> None:
     @jobs.command(name, help=text)
-    @click.argument("name", shell_complete=_job_names)
+    @click.argument("name", shell_complete=job_names)
     @options
     @click.pass_obj
     def act(session: Session, name: str) -> None:

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from arcbackupd.ctl.render import event_line
+from arcbackupd.ctl.session import Session
 from arcbackupd.ctl.words import clean
 
 Replies = Iterator[dict[str, Any]]
-Say = Callable[[str], None]
 
 
-def follow(replies: Replies, say: Say, *, live: bool, colored: bool) -> dict[str, Any]:
-    """Show the events of a stream; return its last reply, which has none."""
-    return _live(replies, colored=colored) if live else _lines(replies, say)
+def follow(session: Session, replies: Replies) -> dict[str, Any]:
+    """Show the events of a stream, but none with ``--json``; return its last reply, which has none."""
+    if session.json:
+        *_, last = replies
+        return last
+    return _live(session, replies) if session.on_terminal else _lines(session, replies)
 
 
-def _lines(replies: Replies, say: Say) -> dict[str, Any]:
+def _lines(session: Session, replies: Replies) -> dict[str, Any]:
     last: dict[str, Any] = {}
     for last in replies:
         if line := _told(last.get("event")):
-            say(line)
+            session.say(line)
     return last
 
 
@@ -33,24 +36,20 @@ def _told(event: dict[str, Any] | None) -> str:
     return f"{text}\n  hint: {hint}" if hint else text
 
 
-def _live(replies: Replies, *, colored: bool) -> dict[str, Any]:
+def _live(session: Session, replies: Replies) -> dict[str, Any]:
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
     from rich.text import Text
 
     last: dict[str, Any] = {}
     columns = SpinnerColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False)
-    with Progress(*columns, console=Console(highlight=False, no_color=not colored), transient=True) as progress:
+    console = Console(highlight=False, no_color=not session.colored)
+    with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("…", total=None)
         for last in replies:
             event = last.get("event")
             if line := _told(event):
                 progress.console.print(Text(line))
             elif event:
-                progress.update(task, description=event_line(event) + _share(event))
+                progress.update(task, description=event_line(event))
     return last
-
-
-def _share(event: dict[str, Any]) -> str:
-    done, total = event.get("bytes"), event.get("total_bytes")
-    return f", {min(done * 100 // total, 100)} %" if done is not None and total else ""

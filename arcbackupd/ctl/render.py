@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from arcbackupd.ctl.words import ago, clean, duration, moment, paragraph, plural, since, size
+from arcbackupd.ctl.words import clean, duration, moment, paragraph, plural, since, size
 
 Row = dict[str, Any]
 _TABLES_SHOWN = 20
 _LINES = 3  # of the last column, for one row
 _LAST_COLUMN = 24  # characters that the last column should have before whole columns are left out for it
-_COLORS = {
+COLORS = {
     "compatible": "green",
     "older-snapshot": "yellow",
     "incompatible": "red",
@@ -106,7 +106,7 @@ def backups(reply: Row, screen: Screen) -> str:
     if not reply["backups"]:
         return _no_backups(reply, screen)
     rows = [_backup_row(row, screen) for row in reply["backups"]]
-    text = table(_BACKUP_COLUMNS, rows, [_COLORS.get(row["status"]) for row in reply["backups"]], screen)
+    text = table(_BACKUP_COLUMNS, rows, [COLORS.get(row["status"]) for row in reply["backups"]], screen)
     return f"{text}\n\n{paragraph(reply['notice'], screen.width)}" if reply.get("notice") else text
 
 
@@ -137,7 +137,7 @@ def inspection(reply: Row, screen: Screen) -> str:
 
 def _facts(row: Row, screen: Screen) -> str:
     facts: list[tuple[str, object]] = [
-        ("Status", screen.paint(badge(row), _COLORS.get(row["status"]))),
+        ("Status", screen.paint(badge(row), COLORS.get(row["status"]))),
         ("Taken", _taken(row, screen)),
         ("Size", _sizes(row)),
         ("Migrations", None if row["migrations"] is None else f"{plural(row['migrations'], 'migration')} recorded"),
@@ -276,63 +276,6 @@ def _job_color(row: Row) -> str | None:
     return "red" if row["last_error"] or row["state"] == "failed to load" else None
 
 
-_SAFE = {
-    "ok": "Safe.",
-    "warning": "Safe, but something needs attention.",
-    "critical": "NOT SAFE.",
-    "unknown": "It is not known whether you are safe.",
-}
-
-
-def status(reply: Row, screen: Screen) -> str:
-    """``status``: the answer in the first line, then what to do, then what runs and when."""
-    parts = [_first_line(reply, screen), *_problems(reply, screen), _running(reply), _around(reply, screen)]
-    if reply["jobs"]:
-        parts.append(jobs(reply["jobs"], screen))
-    return "\n\n".join(part for part in parts if part)
-
-
-def _first_line(reply: Row, screen: Screen) -> str:
-    answer = _SAFE.get(reply["state"], clean(reply["state"]))
-    if reply["last_good"] is None and reply["state"] in ("ok", "warning"):
-        answer = "Not safe yet."
-    return f"{screen.paint(answer, _COLORS.get(reply['state']))} {_last_good(reply['last_good'])}"
-
-
-def _last_good(good: Row | None) -> str:
-    if good is None:
-        return "There is no good backup."
-    return f"The last good backup is {clean(good['name'])}, {ago(good['age_s'])} ({moment(good['taken_at'])} UTC)."
-
-
-def _problems(reply: Row, screen: Screen) -> Iterator[str]:
-    for problem in reply["problems"]:
-        message = paragraph(f"{problem.get('severity', 'warning')}: {problem['message']}", screen.width)
-        hint = paragraph(f"hint: {problem['hint']}", screen.width, "  ") if problem["hint"] else ""
-        yield screen.paint(message, _COLORS.get(problem.get("severity", ""))) + (f"\n{hint}" if hint else "")
-
-
-def _running(reply: Row) -> str:
-    operation = reply["operation"]
-    if operation is None:
-        return ""
-    begun = f", since {moment(operation['started_at'])} UTC" if operation["started_at"] else ""
-    line = clean(f"Running now: {operation['kind']} ({operation['state']}{begun})")
-    event = operation.get("event")
-    return line + (f": {event_line(event)}" if event else "")
-
-
-def _around(reply: Row, screen: Screen) -> str:
-    lines = []
-    if database := reply.get("database"):
-        version, length = database.get("server_version"), database.get("size")
-        known = [f"PostgreSQL {version}" if version else "", size(length) if length is not None else ""]
-        lines.append(clean("Database: " + ", ".join(filter(None, [database.get("name"), *known]))))
-    if reply["retention"]["frozen"]:
-        lines.append(paragraph(f"Retention holds still: {reply['retention']['frozen']}", screen.width))
-    return "\n".join(lines)
-
-
 def event_line(event: Row) -> str:
     """What an operation told, in one line."""
     if event.get("type") != "progress":
@@ -342,4 +285,20 @@ def event_line(event: Row) -> str:
         done.append(f"{size((event.get('bytes') or 0) / event['elapsed_s'])}/s")
     if event.get("table"):
         done.append(clean(event["table"]))
-    return ", ".join(done)
+    return ", ".join([*done, *_share(event)])
+
+
+def _share(event: Row) -> Iterator[str]:
+    """How much of it is done, and how long the rest takes."""
+    done, total = event.get("bytes"), event.get("total_bytes")
+    if done is not None and total:
+        yield f"{min(done * 100 // total, 100)} %"
+    left = event.get("eta_s")
+    if left := _left(event) if left is None else left:
+        yield f"about {duration(left)} left"
+
+
+def _left(event: Row) -> float | None:
+    """How long the rest takes at the pace until now, where the daemon has no better estimate."""
+    done, total, elapsed = (event.get(key) or 0 for key in ("bytes", "total_bytes", "elapsed_s"))
+    return (total - done) * elapsed / done if 0 < done < total else None

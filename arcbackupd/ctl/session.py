@@ -45,6 +45,11 @@ class Session:
         """Whether to colour what is printed."""
         return self.on_terminal and not self.no_color
 
+    @property
+    def interactive(self) -> bool:
+        """Whether there is somebody to ask."""
+        return not self.json and sys.stdin.isatty() and self.on_terminal
+
     @contextmanager
     def daemon(self) -> Iterator[Connection]:
         """A connection for calls; warn in one line when the daemon's version is another one."""
@@ -86,14 +91,27 @@ class Session:
 
     def confirm(self, question: str) -> None:
         """Ask. Raise Refused without a yes, and without a terminal to ask on."""
-        if self.json or not (sys.stdin.isatty() and self.on_terminal):
+        self._need_somebody()
+        if not click.confirm(question):
+            raise Refused("not-confirmed", "Nothing was done.")
+
+    def confirm_by_name(self, what: str, name: str) -> None:
+        """Have a name typed. Raise Refused unless it is that very name, and without a terminal to type it on."""
+        self._need_somebody()
+        if click.prompt(f"To go on, type {what}", default="", show_default=False) != name:
+            raise Refused(
+                "not-confirmed",
+                f"Nothing was done: what was typed is not {what}.",
+                hint=f"It has to be exactly {name}",
+            )
+
+    def _need_somebody(self) -> None:
+        if not self.interactive:
             raise Refused(
                 "confirmation-needed",
                 "Nothing was done: there is no terminal to confirm it on.",
                 hint="Say --yes if you mean it; --dry-run shows what it would do.",
             )
-        if not click.confirm(question):
-            raise Refused("not-confirmed", "Nothing was done.")
 
     def fail(self, error: ArcbackupdError) -> int:
         """Tell an error; return the exit status for it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import grp
+import json
 import os
 import shlex
 import shutil
@@ -69,6 +70,19 @@ def _story(observatory: Observatory) -> None:
     observatory.listing()
     _say("What would pruning remove, and why does the rest stay?")
     observatory.ctl("prune", "--dry-run")
+    _say("A disaster: tables are dropped while the observatory works. What would a restore do?")
+    name = observatory.newest()
+    observatory.lose_tables()
+    observatory.ctl("restore", name, "--dry-run")
+    _say("The restore: loaded beside the live database, checked, swapped in")
+    observatory.ctl("restore", name, "--yes")
+    observatory.count()
+    _say("Not the backup that was meant? What was replaced is still there, for a day")
+    observatory.ctl("rollback", "--yes")
+    observatory.count()
+    _say("And back once more: that was the right one after all")
+    observatory.ctl("rollback", "--yes")
+    observatory.count()
     _say("Am I safe?")
     observatory.ctl("status")
 
@@ -85,7 +99,7 @@ class Observatory:
         self._socket = home / "control.sock"
         self._postgres = EmbeddedPostgres(superuser=DATABASE)
         self._daemon: subprocess.Popen[bytes] | None = None
-        self._backend: subprocess.Popen[bytes] | None = None
+        self._service_manager = [sys.executable, "-m", "arcbackupd.demo.service", str(home)]
 
     # Its parts.
 
@@ -102,6 +116,9 @@ class Observatory:
         env.touch(mode=0o600)
         env.write_text(f"SHARED_DATA_PATH={self._home}/data\nPOSTGRES_PASSWORD=not-needed-by-a-throwaway-server\n")
         self._config.write_text(self._configuration())
+        command = [sys.executable, "manage.py", "runserver", "--noreload", "127.0.0.1:0"]
+        service = {"argv": command, "cwd": str(self._project), "environment": self._backend_environment()}
+        (self._home / "backend.json").write_text(json.dumps(service))
 
     def start_daemon(self) -> None:
         """Start it, and wait until it says that it is ready, as systemd would."""
@@ -113,30 +130,22 @@ class Observatory:
             _await_ready(ready, self._daemon)
 
     def start_backend(self) -> None:
-        """Start the application, which leaves a pidfile as a server on bare metal does."""
-        if self._backend:
-            self._backend.terminate()
-            self._backend.wait()
-        command = [sys.executable, "manage.py", "runserver", "--noreload", "127.0.0.1:0"]
-        quiet = subprocess.DEVNULL
-        self._backend = subprocess.Popen(
-            command, cwd=self._project, env=self._backend_environment(), stdout=quiet, stderr=quiet,
-            start_new_session=True,
-        )  # fmt: skip
-        self._pidfile.write_text(f"{self._backend.pid}\n")
+        """Start the application anew, which leaves a pidfile as a server on bare metal does."""
+        self._backend("stop")
+        self._backend("start")
 
     def close(self) -> None:
         """End all of it."""
-        for process in (self._backend, self._daemon):
-            if process:
-                process.terminate()
-                process.wait(timeout=_START_SECONDS)
+        if self._daemon:
+            self._daemon.terminate()
+            self._daemon.wait(timeout=_START_SECONDS)
+        self._backend("stop")
         self._postgres.close()
 
     def leave_running(self) -> None:
         """Say how to talk to what goes on running, and how to end it."""
         removable = " ".join(str(path) for path in [self._home, *self._postgres.detach()])
-        pids = [str(process.pid) for process in (self._backend, self._daemon) if process]
+        pids = [self._pidfile.read_text().strip(), *([str(self._daemon.pid)] if self._daemon else [])]
         here = Path(sys.executable).parent
         print(
             f"\nIt goes on running. Talk to it:\n\n"
@@ -164,6 +173,24 @@ class Observatory:
         changed = "UPDATE targets_target SET priority = 1 WHERE id % 10 = 0; SELECT count(*) FROM targets_target"
         print(f"$ psql -c {shlex.quote(changed)}\n{self._postgres.psql(changed, DATABASE)}\n", flush=True)
 
+    def newest(self) -> str:
+        """The name of the newest backup."""
+        from arcbackupd.control.client import Connection
+
+        with Connection(str(self._socket)) as daemon:
+            return str(daemon.call("List")["backups"][0]["name"])
+
+    def lose_tables(self) -> None:
+        """Drop the tables with the data, as a wrong command does."""
+        lost = "DROP TABLE observations_photometry, observations_observation CASCADE"
+        print(f"$ psql -c {shlex.quote(lost)}\n{self._postgres.psql(lost, DATABASE)}\n", flush=True)
+
+    def count(self) -> None:
+        """Show which tables are there, and how many rows they have."""
+        tables = "SELECT relname, n_live_tup FROM pg_stat_user_tables WHERE relname ~ '^(obs|targ)' ORDER BY 1"
+        self._postgres.psql("ANALYZE", DATABASE)
+        print(f"$ psql -c {shlex.quote(tables)}\n{self._postgres.psql(tables, DATABASE)}\n", flush=True)
+
     def upgrade(self) -> None:
         """Give the code one more migration, and restart the backend with it."""
         for migration in sorted((_PROJECT / "pending").glob("0*.py")):
@@ -187,6 +214,9 @@ class Observatory:
                 if time.monotonic() > deadline:
                     raise DemoFailed("the dump of the backend's boot didn't come")
                 time.sleep(0.2)
+
+    def _backend(self, verb: str) -> None:
+        subprocess.run([*self._service_manager, verb, "backend"], check=True, timeout=_START_SECONDS)
 
     def _manage(self, *arguments: str) -> None:
         command = [sys.executable, "manage.py", *arguments]
@@ -212,9 +242,11 @@ state_dir = "{self._home}/state"
 
 [engine]
 kind = "local"
+services = ["backend"]
 manage = {manage!r}
 
 [engine.local]
+service_manager = {self._service_manager!r}
 bin_dir = "{self._postgres.bin_dir}"
 host = "{self._postgres.socket_dir}"
 os_user = "{account}"

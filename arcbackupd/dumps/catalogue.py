@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import stat
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -168,17 +167,17 @@ class Catalogue:
         if backup is None:
             self._idle_until = 0.0 if waiting else now + _LOOK_AGAIN_SECONDS
             return None
-        return self.scan(directory, backup)
+        return self.scan(directory, backup, now)
 
-    def scan(self, directory: Path, backup: Backup) -> Backup:
-        """Scan a dump now; return what is known of it then."""
+    def scan(self, directory: Path, backup: Backup, now: float) -> Backup:
+        """Scan a dump at once; return what is known of it then."""
         try:
             scan = scan_file(directory / backup.name)
         except OSError as error:  # of the disk, say; the others must not wait for this one
             unreadable = replace(backup, unreadable=_cannot_be_read(error))
             with self._lock:
                 self._unreadable[backup.name] = unreadable
-            self._try_unreadable_at = time.time() + _TRY_AGAIN_SECONDS
+            self._try_unreadable_at = now + _TRY_AGAIN_SECONDS
             return unreadable
         with self._lock:
             self._remember_scan(directory, backup, scan)

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from arcbackupd.dumps import sqltext
 from arcbackupd.dumps.lexer import Lexer
 
+_OF_SERVER = re.compile(rb"(?:CREATE|DROP|ALTER)\s+DATABASE\b|ALTER\s+SYSTEM\b", re.IGNORECASE)
+"""What ``pg_dump --create --clean`` writes too: with it, loading beside the live database would drop that one."""
 HEADER_LIMIT = 64 << 10
 """Bytes at the beginning of a dump in which its header is looked for."""
 
@@ -107,6 +109,9 @@ class LoadText:
 
     def statement(self, head: bytes) -> bool:
         """Notice a COPY, and what changes how the text is read."""
+        if of_server := _OF_SERVER.match(head):
+            words = b" ".join(of_server[0].split()).decode("ascii").upper()
+            raise RefusedText(f"the statement {words}, which changes the server and not one database")
         if setting := sqltext.setting(head):
             self._heed(*setting)
         copy = sqltext.copy_header(head)

@@ -107,7 +107,7 @@ class Backups:
         listed = self.find(reference)
         if listed.backup.state != "unscanned":
             return listed
-        self.catalogue.scan(self.directory(), listed.backup)
+        self.catalogue.scan(self.directory(), listed.backup, time.time())
         return self.find(listed.backup.name)
 
     def read(self) -> Sequence[Backup]:

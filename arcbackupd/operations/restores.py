@@ -141,7 +141,9 @@ class Restores:
         def start(cancellation: Cancellation) -> Steps[Report]:
             return self._reported(self._take_up(cancellation))
 
-        return self._take_snapshots_after(self._queue.submit("restore", start, Priority.RESTORE))
+        # Under the id that the interrupted one had: who waits for that one finds it.
+        operation = self._queue.submit("restore", start, Priority.RESTORE, identity=self._journal.operation())
+        return self._take_snapshots_after(operation)
 
     def take_snapshots(self) -> list[Operation[str | None]]:
         """Queue the backups of replaced databases that should have one and have none."""
@@ -240,11 +242,13 @@ class Restores:
         try:
             outcome = yield from self._backups.snapshot(database, kept.replaced_at, cancellation)
         except ArcbackupdError as error:
+            if error.code in INTERRUPTED:
+                yield Notice(f"The safety backup of {database} waits: {error.message}")
+                return None
             hint = "It is kept until `arcbackupctl discard-replaced`; `arcbackupctl rollback` brings it back."
             message = f"No safety backup could be taken of what was replaced ({database}): {error.message}"
-            if error.code not in INTERRUPTED:
-                self._replaced.put(kept.model_copy(update={"problem": error.message}))
-                failure(OperationFailed(error.code, message, hint=hint), message_id=MessageId.SNAPSHOT_FAILED)
+            self._replaced.put(kept.model_copy(update={"problem": error.message}))
+            failure(OperationFailed(error.code, message, hint=hint), message_id=MessageId.SNAPSHOT_FAILED)
             yield Notice(message, hint)
             return None
         if present := self._replaced.find(database):

@@ -18,7 +18,7 @@ from arcbackupd.schedule import Schedule
 from arcbackupd.scheduling.state import describe
 
 GROUP = "arcbackupd.jobs"
-BUILT_IN = ("dump", "prune")
+BUILT_IN = ("dump", "prune", "discard")
 _log = get_logger()
 
 

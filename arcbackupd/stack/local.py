@@ -67,7 +67,7 @@ class LocalEngine:
 
     def services(self) -> list[ServiceState]:
         """See `Engine.services`; the service manager says which are active."""
-        if not self._settings.service_manager:
+        if self._settings.service_manager is None:
             return []
         return [ServiceState(name, self._is_active(name), "") for name in self._services]
 
@@ -92,7 +92,7 @@ class LocalEngine:
         return run(self._manage("is-active", name), timeout=_ASK_SECONDS).status == 0
 
     def _manage(self, verb: str, name: str) -> Command:
-        return Command((*self._settings.service_manager, verb, name), name=f"{verb} of {name}")
+        return Command((*(self._settings.service_manager or ()), verb, name), name=f"{verb} of {name}")
 
     def _path(self, program: str) -> str:
         if self._settings.bin_dir:

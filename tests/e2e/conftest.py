@@ -9,6 +9,7 @@ from functools import cache
 
 import pytest
 
+from tests.e2e.restoring import Quick, quick_stack
 from tests.harness import images
 from tests.harness.engine import Engine, EngineUnavailable
 from tests.harness.stack import ArcsecondStack
@@ -56,7 +57,22 @@ def tidied(stack: ArcsecondStack) -> ArcsecondStack:
     if not stack.state(stack.database)["Running"]:
         stack.start_container(stack.database)
         stack.wait_database()
-    if stack.services and not stack.state(stack.backend)["Running"]:
+    if stack.backend in stack.services and not stack.state(stack.backend)["Running"]:
         stack.start_container(stack.backend)
         stack.wait_backend()
     return stack
+
+
+@pytest.fixture(scope="session")
+def _quick_stack(docker_engine: Engine) -> Iterator[Quick]:
+    try:
+        with quick_stack(docker_engine) as quick:
+            yield quick
+    except EngineUnavailable as error:
+        require("docker", str(error))
+
+
+@pytest.fixture
+def quick(_quick_stack: Quick) -> Quick:
+    """Return the session's quick stack as new: see tests/e2e/restoring.py."""
+    return _quick_stack.reset()

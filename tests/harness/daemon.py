@@ -56,13 +56,15 @@ class Daemon:
         stack: ArcsecondStack,
         *,
         environment: Mapping[str, str] | None = None,
+        module: str = "arcbackupd",
         **settings: Any,
     ) -> None:
         """Plan a daemon with the stack's settings; tables in `settings` are merged in.
 
-        `environment` is laid over our own, for the daemon only.
+        `environment` is laid over our own, for the daemon only; `module` is what Python runs.
         """
         self.stack = stack
+        self._module = module
         self._environment = dict(environment or {})
         self._settings = settings
         self._process: subprocess.Popen[bytes] | None = None
@@ -116,7 +118,7 @@ class Daemon:
         with _notify_socket(self.stack.directory / "notify.sock") as notify:
             with self._log_file.open("ab") as log:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", "arcbackupd", "--config", str(self.config)],
+                    [sys.executable, "-m", self._module, "--config", str(self.config)],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -132,6 +134,10 @@ class Daemon:
         """Ask the daemon to end, as systemd does, and return its exit status."""
         self.signal(signal.SIGTERM)
         return self.wait(seconds)
+
+    def runs(self) -> bool:
+        """Return whether the daemon runs."""
+        return self._process is not None and self._process.poll() is None
 
     def wait(self, seconds: float = STOP_SECONDS) -> int:
         """Wait for the end of the process and return its exit status."""

@@ -201,17 +201,30 @@ class ArcsecondStack:
             [*self._app_arguments(), "--stop-signal", "SIGINT", "--stop-timeout", "5", *probe],
         )
 
-    def add_service(self, role: str = "arcsecond-worker", argv: Sequence[str] = ()) -> str:
+    def add_service(
+        self,
+        role: str = "arcsecond-worker",
+        argv: Sequence[str] = (),
+        *,
+        needs: Sequence[str] = (),
+        arguments: Sequence[str] = (),
+    ) -> str:
         """Start one more service that uses the database, and return its container's name.
 
-        By default a worker that keeps one connection and writes a row each second.
+        By default a worker that keeps one connection and writes a row each second. `needs` are the roles of
+        services that Compose starts before it, `arguments` more ones for the engine's `run`.
         """
         name = f"{role}-{self._suffix}"
         command = list(argv) or ["python", "manage.py", "worker"]
         self.services.append(name)
-        arguments = [*self._app_arguments(), "--stop-timeout", "2"]
-        self._run(name, images.backend(self.engine), arguments, command)
+        common = [*self._app_arguments(), *_compose_labels(role, needs), "--stop-timeout", "2"]
+        self._run(name, images.backend(self.engine), [*common, *arguments], command)
         return name
+
+    def remove_service(self, name: str) -> None:
+        """Remove a service that was added."""
+        self.services.remove(name)
+        self.engine.run("rm", "-f", "-v", name, check=False, timeout=120)
 
     # Containers
 
@@ -444,6 +457,17 @@ class ArcsecondStack:
         if self._healthcheck:
             return self.health() == "healthy"
         return self.exec(self.backend, "python", "healthcheck.py", check=False).returncode == 0
+
+
+def _compose_labels(role: str, needs: Sequence[str]) -> list[str]:
+    """Return the labels that Compose puts on a service's container."""
+    needed = ",".join(f"{need}:service_started:false" for need in needs)
+    return [
+        "--label",
+        f"com.docker.compose.service={role}",
+        "--label",
+        f"com.docker.compose.depends_on={needed}",
+    ]
 
 
 def to_toml(values: Mapping[str, Any], prefix: str = "") -> str:

@@ -23,12 +23,15 @@ from typing import Any
 from arcbackupd.control import INTERFACE
 from arcbackupd.control.access import AccessPolicy
 from arcbackupd.control.interface import (
+    AttachParameters,
     BackupParameters,
     Call,
     InspectParameters,
     JobParameters,
     NoParameters,
+    OperationParameters,
     Reply,
+    RestoreParameters,
 )
 from arcbackupd.control.listening import Listener, listen
 from arcbackupd.control.server import ControlServer, Limits
@@ -108,8 +111,69 @@ def status_reply(**changes: Any) -> dict[str, Any]:
         "version": "0.1.0",
         "database": {"name": "arcsecond_docker", "server_version": "16.10", "size": 10**9, "reachable": True},
         "retention": {"frozen": None},
+        "restore": None,
+        "replaced": [],
     }
     return reply | changes
+
+
+def restore_plan(**changes: Any) -> dict[str, Any]:
+    """Return a plan that nothing stands in the way of; without a name it is one of a rollback."""
+    plan: dict[str, Any] = {
+        "kind": "restore",
+        "name": backup_row()["name"],
+        "database": "arcsecond_docker",
+        "taken_at": "2026-01-02T12:00:00+00:00",
+        "in_place": False,
+        "status": "older-snapshot",
+        "steps": [
+            {"name": "load", "text": "Load the backup beside the database", "commands": ["psql -X -v 'A=1'"]},
+            {"name": "swap", "text": "Swap the two", "commands": ["psql -c 'ALTER DATABASE a RENAME TO b'"]},
+        ],
+        "refusals": [],
+        "warnings": ["The password in .env was not tried."],
+        "migrations": ["targets.0002_more"],
+    }
+    return plan | changes
+
+
+def refusal(**changes: Any) -> dict[str, Any]:
+    """Return a refusal that ``force`` overrides."""
+    found = {"code": "incompatible", "message": "The code lacks a migration.", "hint": "Upgrade.", "forced": True}
+    return found | changes
+
+
+def restore_report(**changes: Any) -> dict[str, Any]:
+    """Return how a restore ended that went well."""
+    report: dict[str, Any] = {
+        "operation": "op-7",
+        "kind": "restore",
+        "name": backup_row()["name"],
+        "database": "arcsecond_docker",
+        "outcome": "restored",
+        "started_at": "2026-01-02T12:30:00+00:00",
+        "finished_at": "2026-01-02T12:31:00+00:00",
+        "downtime_s": 8.25,
+        "snapshot": "pre-restore-20260102-123100.sql.gz",
+        "replaced": "arcsecond_docker_replaced",
+        "keep_until": "2026-01-03T12:31:00+00:00",
+        "problem": None,
+        "code": None,
+        "hint": None,
+    }
+    return report | changes
+
+
+def replaced_row(**changes: Any) -> dict[str, Any]:
+    """Return a replaced database of ``status``."""
+    row: dict[str, Any] = {
+        "database": "arcsecond_docker_replaced",
+        "replaced_at": "2026-01-02T12:31:00+00:00",
+        "keep_until": "2026-01-03T12:31:00+00:00",
+        "snapshot": "pre-restore-20260102-123100.sql.gz",
+        "problem": None,
+    }
+    return row | changes
 
 
 EVENTS: list[dict[str, Any]] = [
@@ -129,6 +193,13 @@ RESULT: dict[str, Any] = {
 }
 
 
+RESTORE = {"id": "op-7", "kind": "restore", "state": "running", "started_at": "2026-01-02T12:30:00Z", "event": None}
+RESTORE_EVENTS: list[dict[str, Any]] = [
+    {"type": "step", "name": "load", "text": "Loading the backup"},
+    {"type": "progress", "bytes": 1000, "table": "public.t1", "rows": 5, "total_bytes": 4000, "elapsed_s": 20.0},
+]
+
+
 @dataclass
 class SmallService:
     """Answers from its attributes; tests change them. ``calls`` are the calls that came."""
@@ -143,7 +214,12 @@ class SmallService:
     result: dict[str, Any] = field(default_factory=lambda: dict(RESULT))
     error: BaseException | None = None
     hold: threading.Event | None = None
-    """While set to an Event that isn't set, ``attach`` streams without end."""
+    """While set to an Event that isn't set, ``attach`` streams without end, and a restore doesn't end."""
+    planned: dict[str, Any] = field(default_factory=restore_plan)
+    report: dict[str, Any] | None = field(default_factory=restore_report)
+    begun: list[Call[Any]] = field(default_factory=list)
+    """The calls that began a restore or a rollback."""
+    cancelled: list[str] = field(default_factory=list)
     calls: list[Call[Any]] = field(default_factory=list)
     left: threading.Event = field(default_factory=threading.Event)
     """Set when an ``attach`` has been cancelled or lost its client."""
@@ -220,9 +296,54 @@ class SmallService:
         self._came(call)
         return self.status_is
 
-    async def attach(self, call: Call[NoParameters]) -> Reply:
-        """Stream for as long as the client stays, or until ``hold`` is set; without ``hold``, fill its pipe."""
+    async def plan_restore(self, call: Call[RestoreParameters]) -> Reply:
         self._came(call)
+        return {"plan": self.planned}
+
+    async def restore(self, call: Call[RestoreParameters]) -> Reply:
+        self._came(call)
+        self.begun.append(call)
+        await call.send({"operation": RESTORE["id"]})
+        return await self._restoring(call)
+
+    async def _restoring(self, call: Call[Any]) -> Reply:
+        for event in RESTORE_EVENTS:
+            await call.send({"event": event})
+        if self.hold is not None:
+            await asyncio.to_thread(self.hold.wait)
+        return {"restore": self.report}
+
+    async def plan_rollback(self, call: Call[NoParameters]) -> Reply:
+        self._came(call)
+        return {"plan": self.planned}
+
+    async def rollback(self, call: Call[NoParameters]) -> Reply:
+        """As a restore, but of a daemon that doesn't tell the operation beforehand."""
+        self._came(call)
+        self.begun.append(call)
+        return await self._restoring(call)
+
+    async def discard_replaced(self, call: Call[NoParameters]) -> Reply:
+        self._came(call)
+        return {"discarded": [row["database"] for row in self.status_is.get("replaced", [])]}
+
+    async def cancel(self, call: Call[OperationParameters]) -> Reply:
+        """Let the restore that ``hold`` holds end as one that was undone."""
+        self._came(call)
+        self.cancelled.append(call.parameters.operation)
+        self.report = restore_report(outcome="undone", replaced=None, snapshot=None, downtime_s=None)
+        if self.hold is not None:
+            self.hold.set()
+        return {"operation": RESTORE}
+
+    async def attach(self, call: Call[Any]) -> Reply:
+        """Stream for as long as the client stays, or until ``hold`` is set; without ``hold``, fill its pipe.
+
+        With an operation: what ``restore`` streams.
+        """
+        self._came(call)
+        if isinstance(call.parameters, AttachParameters) and call.parameters.operation is not None:
+            return {**await self._restoring(call), "operation": RESTORE}
         try:
             if self.hold is None:
                 while call.wants_more:

@@ -119,7 +119,7 @@ def test_an_error_in_a_stream_is_raised_after_the_replies_before_it(tmp_path: Pa
 
 def test_a_call_that_the_daemon_does_not_know_hints_at_its_version(tmp_path: Path) -> None:
     with serving(tmp_path / "s"):
-        error = raised_by(tmp_path / "s", "Restore")
+        error = raised_by(tmp_path / "s", "Recover")
     assert (type(error), error.code) == (OperationFailed, "not-supported")
 
 

@@ -6,7 +6,7 @@ import inspect
 import json
 import types
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import pytest
 import varlink
@@ -15,7 +15,19 @@ from varlink.scanner import Interface
 from arcbackupd import errors
 from arcbackupd.control import INTERFACE
 from arcbackupd.control.interface import ERRORS, METHODS, SERVICE_INTERFACE, BackupsService, description, error_name
-from tests.unit.control_service import SmallService, backup_row, inspection_row, job_row, serving, status_reply
+from tests.unit.control_service import (
+    RESTORE,
+    SmallService,
+    backup_row,
+    inspection_row,
+    job_row,
+    refusal,
+    replaced_row,
+    restore_plan,
+    restore_report,
+    serving,
+    status_reply,
+)
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +48,8 @@ def varlink_type(annotation: Any) -> str:
         inner = [part for part in get_args(annotation) if part is not type(None)]
         assert len(inner) == 1
         return "?" + varlink_type(inner[0])
+    if get_origin(annotation) is Annotated:
+        return varlink_type(get_args(annotation)[0])
     return {bool: "bool", str: "string", int: "int"}[annotation]
 
 
@@ -106,6 +120,11 @@ def test_every_custom_type_in_the_text_is_defined_in_it(interface: Any) -> None:
         ("BackupRow", backup_row()),
         ("Inspection", inspection_row()),
         ("Job", job_row()),
+        ("RestorePlan", restore_plan()),
+        ("Refusal", refusal()),
+        ("RestoreReport", restore_report()),
+        ("Replaced", replaced_row()),
+        ("Operation", RESTORE),
     ],
 )
 def test_the_examples_that_the_client_is_tested_with_are_what_the_text_says(

@@ -30,6 +30,9 @@ from tests.unit.control_service import (
     SmallService,
     backup_row,
     inspection_row,
+    replaced_row,
+    restore_plan,
+    restore_report,
     serving,
     status_reply,
 )
@@ -47,6 +50,11 @@ COMMANDS = [
     ["jobs", "run", "dump"],
     ["jobs", "pause", "dump"],
     ["jobs", "resume", "dump"],
+    ["restore", backup_row()["name"], "--yes"],
+    ["restore", "latest", "--dry-run"],
+    ["rollback", "--yes"],
+    ["rollback", "--dry-run"],
+    ["discard-replaced", "--yes"],
 ]
 CONTRACT_ROW = [
     "name", "index", "kind", "taken_at", "size", "status", "problem", "reason", "migrations", "only_in_backup",
@@ -270,6 +278,17 @@ def test_nothing_from_a_dump_or_the_daemon_reaches_the_terminal_raw(
         database=HOSTILE, rows={HOSTILE: 1}, only_in_code=[HOSTILE], notes=[HOSTILE], roles=[HOSTILE], path=HOSTILE
     )
     service.result = {"name": HOSTILE, "outcome": HOSTILE}
+    service.planned = restore_plan(
+        database=HOSTILE,
+        taken_at=HOSTILE,
+        status=HOSTILE,
+        warnings=[HOSTILE],
+        migrations=[HOSTILE],
+        steps=[{"name": HOSTILE, "text": HOSTILE, "commands": [HOSTILE]}],
+    )
+    service.report = restore_report(
+        name=HOSTILE, database=HOSTILE, snapshot=HOSTILE, keep_until=HOSTILE, problem=HOSTILE, hint=HOSTILE
+    )
     event = {"type": "step", "text": HOSTILE}
     service.status_is = status_reply(
         problems=[{"code": "c", "message": HOSTILE, "hint": HOSTILE, "severity": HOSTILE}],
@@ -280,6 +299,10 @@ def test_nothing_from_a_dump_or_the_daemon_reaches_the_terminal_raw(
             "started_at": HOSTILE,
             "event": event,
         },
+        restore=restore_report(
+            kind=HOSTILE, outcome=HOSTILE, name=HOSTILE, problem=HOSTILE, hint=HOSTILE, finished_at=HOSTILE
+        ),
+        replaced=[replaced_row(database=HOSTILE, snapshot=HOSTILE, keep_until=HOSTILE, problem=HOSTILE)],
     )
     printed = "".join(run(*command).out for command in COMMANDS)
     service.error = Refused("c", HOSTILE, hint=HOSTILE)
@@ -412,7 +435,7 @@ def test_prune_asks_on_a_terminal(running: Running, answer: str, status: int, pr
 def test_on_a_terminal_a_backup_is_shown_live(running: Running) -> None:
     with on_terminal("backup") as terminal:
         assert terminal.end() == 0
-    assert "1.0 kB, 2.0 kB/s, public.t1, 50 %" in terminal.text
+    assert "1.0 kB, 2.0 kB/s, public.t1, 50 %, about 0.5 s left" in terminal.text
     assert "Dumping arcsecond_docker" in terminal.text
     assert "\x1b[" in terminal.text
 

@@ -19,9 +19,14 @@ OURS = {
     "arcbackupd.control",
     "arcbackupd.control.client",
     "arcbackupd.ctl",
+    "arcbackupd.ctl.following",
     "arcbackupd.ctl.main",
+    "arcbackupd.ctl.names",
     "arcbackupd.ctl.progress",
     "arcbackupd.ctl.render",
+    "arcbackupd.ctl.render_restore",
+    "arcbackupd.ctl.render_status",
+    "arcbackupd.ctl.restore",
     "arcbackupd.ctl.session",
     "arcbackupd.ctl.words",
     "arcbackupd.errors",
@@ -46,7 +51,10 @@ def modules_of(*arguments: str) -> set[str]:
     return set(modules)
 
 
-@pytest.mark.parametrize("command", ["--version", "list", "list --json", "status", "inspect 1", "backup"])
+@pytest.mark.parametrize(
+    "command",
+    ["--version", "list", "list --json", "status", "inspect 1", "backup", f"restore {backup_row()['name']} --yes"],
+)
 def test_the_client_loads_nothing_heavy_and_nothing_of_the_daemon(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arcbackupd.ctl import render, words
+from arcbackupd.ctl import render, render_status, words
 from arcbackupd.ctl.render import Column, Screen
 from tests.unit.control_service import backup_row, inspection_row, job_row, status_reply
 
@@ -180,7 +180,7 @@ def test_inspecting_says_nothing_about_what_is_not_known() -> None:
     ],
 )
 def test_the_first_line_of_status_answers_whether_one_is_safe(state: str, line: str) -> None:
-    assert render.status(status_reply(state=state), WIDE).startswith(line)
+    assert render_status.status(status_reply(state=state), WIDE).startswith(line)
 
 
 def test_status_tells_problems_with_hints_what_runs_and_that_retention_holds_still() -> None:
@@ -200,7 +200,7 @@ def test_status_tells_problems_with_hints_what_runs_and_that_retention_holds_sti
         last_good=None,
         retention={"frozen": "no good dump"},
     )
-    text = render.status(reply, WIDE)
+    text = render_status.status(reply, WIDE)
     assert text.startswith("NOT SAFE. There is no good backup.")
     assert "critical: The last dump failed.\n  hint: Look there." in text
     assert "dump (running, since 2026-01-02 12:00:00 UTC): 5.0 MB, 2.5 MB/s, public.images" in text
@@ -230,3 +230,22 @@ def test_a_job_that_failed_tells_why() -> None:
 )
 def test_every_outcome_of_a_backup_is_a_sentence(result: dict[str, Any], text: str) -> None:
     assert render.backup_result(result) == text
+
+
+@pytest.mark.parametrize(
+    ("event", "text"),
+    [
+        ({"bytes": 1000}, "1.0 kB"),
+        ({"bytes": 1000, "total_bytes": 4000}, "1.0 kB, 25 %"),
+        ({"bytes": 1000, "total_bytes": 4000, "elapsed_s": 20.0}, "1.0 kB, 50 B/s, 25 %, about 1 min 00 s left"),
+        (
+            {"bytes": 1000, "total_bytes": 4000, "elapsed_s": 20.0, "eta_s": 5.0},
+            "1.0 kB, 50 B/s, 25 %, about 5.0 s left",
+        ),
+        ({"bytes": 1000, "eta_s": 5.0}, "1.0 kB, about 5.0 s left"),
+        ({"bytes": 0, "total_bytes": 4000, "elapsed_s": 20.0}, "0 B, 0 B/s, 0 %"),
+        ({"bytes": 5000, "total_bytes": 4000, "elapsed_s": 20.0}, "5.0 kB, 250 B/s, 100 %"),
+    ],
+)
+def test_progress_tells_how_much_is_done_and_how_long_the_rest_takes(event: dict[str, Any], text: str) -> None:
+    assert render.event_line({"type": "progress", **event}) == text

@@ -183,11 +183,13 @@ def test_every_listener_hears_every_event_in_order_and_then_the_end() -> None:
     run(test)
 
 
-def test_whoever_listens_late_hears_the_last_event_and_the_end() -> None:
+def test_whoever_listens_late_hears_all_but_progress_that_is_past() -> None:
     async def test(queue: OperationQueue) -> None:
-        operation = queue.submit("dump", steps(Step("a", "A"), Step("b", "B")), Priority.MANUAL)
+        past, last = Progress(1, "t", 2, 0.5), Progress(2, "t", 3, 0.75)
+        told: list[Event] = [Step("a", "A"), past, Notice("N"), Step("b", "B"), last]
+        operation = queue.submit("dump", steps(*told), Priority.MANUAL)
         await operation.result
-        assert await heard(operation) == [Step("b", "B")]
+        assert await heard(operation) == [Step("a", "A"), Notice("N"), Step("b", "B"), last]
 
     run(test)
 

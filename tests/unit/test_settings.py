@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 from arcbackupd.durations import parse_duration
 from arcbackupd.errors import ArcbackupdError, OperationFailed, UsageError
+from arcbackupd.jobs.discard import DiscardJob
 from arcbackupd.jobs.dump import DumpJob
 from arcbackupd.jobs.prune import PruneJob
 from arcbackupd.settings import (
@@ -382,7 +383,7 @@ def test_a_duration_is_the_sum_of_its_parts(parts: list[tuple[int, str]]) -> Non
 
 ASSIGNMENT = re.compile(r"#([a-z_]+) = (.+?)(  # not set by default)?")
 HEADING = re.compile(r"#?\[([a-z_.]+)\]")
-DEFAULTS_OF_JOBS = MappingProxyType({"dump": DumpJob.default_schedule, "prune": PruneJob.default_schedule})
+DEFAULTS_OF_JOBS = MappingProxyType({job.name: job.default_schedule for job in (DumpJob, PruneJob, DiscardJob)})
 
 
 @pytest.fixture
@@ -424,6 +425,7 @@ def test_every_setting_is_in_the_example_once_and_no_other_is(example: Path) -> 
     assert {key for key, _, _ in documented(example) if key.startswith("jobs.")} == {
         "jobs.dump.schedule",
         "jobs.prune.schedule",
+        "jobs.discard.schedule",
     }
 
 
@@ -467,10 +469,10 @@ def test_the_example_goes_in_the_order_of_the_settings_and_says_what_is_not_in_f
         "restore",
         "jobs.dump",
         "jobs.prune",
+        "jobs.discard",
         "status",
     ]
     assert "not in force" in text.partition("[boot]")[2].partition("#hold")[0]
-    assert "not in force" in text.partition("[restore]")[2].partition("#keep_replaced")[0]
 
 
 def test_engine_names_are_those_of_arcsecond() -> None:

@@ -79,6 +79,14 @@ class JournalFile:
             message = f"Where an interrupted restore stands can't be read from {self._path}: {why}."
             raise OperationFailed("restore-journal-unreadable", message, hint=hint) from None
 
+    def operation(self) -> str | None:
+        """The id of the operation that has not ended, where it can be read."""
+        try:
+            journal = self.read()
+        except OperationFailed:
+            return None
+        return journal.operation if journal else None
+
     def exists(self) -> bool:
         """Whether one has not ended."""
         return self._path.exists()

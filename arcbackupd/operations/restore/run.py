@@ -56,7 +56,7 @@ def plan(work: Work) -> list[RestoreStep]:
     journal = work.journal
     kinds: list[type[RestoreStep]]
     if journal.kind == "rollback":
-        kinds = [Check, StopServices, Close, Swap, Keep, StartServices]
+        kinds = [Check, StopServices, *([Close] if journal.live else []), Swap, Keep, StartServices]
     elif not journal.in_place:
         kinds = [Create, Load, Analyze, Check, StopServices, Close, Swap, Keep, StartServices]
     elif journal.live is None:
@@ -123,7 +123,7 @@ def _stand(work: Work) -> _Stand:
     if live and live.oid == journal.incoming_oid:
         return _Stand.AFTER
     if live is None:
-        return _Stand.BEFORE if journal.live is None else _Stand.DROPPED
+        return _Stand.DROPPED if journal.live and journal.kind == "restore" else _Stand.BEFORE
     return _Stand.BEFORE if journal.live and live.oid == journal.live.oid else _Stand.FOREIGN
 
 

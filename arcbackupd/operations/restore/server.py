@@ -101,6 +101,10 @@ class Server:
             else:
                 return
 
+    def rehearse(self, statements: Sequence[str]) -> None:
+        """Run statements in a transaction that is rolled back."""
+        self._maintenance.execute(";\n".join(["BEGIN", *statements, "ROLLBACK"]))
+
     def create_roles(self, names: Sequence[str]) -> None:
         """Create roles that don't exist yet."""
         missing = self.missing_roles(names)
@@ -133,7 +137,7 @@ class Server:
 
     def shown(self, *statements: str, database: str = sql.MAINTENANCE) -> str:
         """Statements as a shell would run them."""
-        text = "".join(f"{' '.join(statement.split())};\n" for statement in statements)
+        text = " ".join(f"{' '.join(statement.split())};" for statement in statements)
         return f"printf %s {shlex.quote(text)} | {self.database(database).script_command(*statements).shown()}"
 
     def shown_load(self, path: str, database: str) -> str:

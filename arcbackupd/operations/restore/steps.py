@@ -165,6 +165,9 @@ class Check(RestoreStep):
         journal = self.work.journal
         for refusal in blockers(self.work.server, journal.database, in_place=journal.in_place):
             raise refusal.error()
+        incoming = self.work.server.properties(journal.incoming)
+        if journal.live and incoming:  # what can't be carried over is told now, and not when the services are down
+            self.work.server.rehearse(sql.carry(_same(self.work), incoming))
         yield from ()
 
 
@@ -342,9 +345,10 @@ class Keep(RestoreStep):
         if journal.replaced_as and (kept := work.server.properties(journal.replaced_as)):
             known = work.replaced.find(journal.replaced_as)
             now = datetime.now(UTC)
+            keep_until = now + work.keep_replaced if journal.safety_backup else None
             work.replaced.put(known or Replaced(
-                database=kept.datname, oid=kept.oid, replaced_at=journal.stopped_at or now,
-                keep_until=now + work.keep_replaced, wanted=journal.safety_backup,
+                database=kept.datname, oid=kept.oid, replaced_at=journal.stopped_at or now, keep_until=keep_until,
+                wanted=journal.safety_backup,
             ))  # fmt: skip
         yield from ()
 
