@@ -183,6 +183,7 @@ class Service:
         self, operation: Operation[Report], before: Operation[Any] | None, call: Call[Any]
     ) -> Reply:
         """How a restore ended, and a rollback: with the safety backup of what was replaced, if one is taken."""
+        await call.send({"operation": operation.id})
         await _follow_after(before, operation, call)
         report = await asyncio.shield(operation.result)
         snapshot = self._queue.of_kind("snapshot") if report.kind == "restore" else None
@@ -190,7 +191,7 @@ class Service:
             await _follow(snapshot, call)
             with contextlib.suppress(ArcbackupdError):  # the stream and `status` tell
                 report = report.model_copy(update={"snapshot": await asyncio.shield(snapshot.result)})
-        return {"restore": report.model_dump(mode="json")}
+        return {"operation": operation.id, "restore": report.model_dump(mode="json")}
 
     def _jobs(self) -> list[dict[str, Any]]:
         return [_job(state) for state in self._parts().scheduler.states()]

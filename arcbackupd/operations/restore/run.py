@@ -11,6 +11,7 @@ from arcbackupd.errors import ArcbackupdError, OperationFailed
 from arcbackupd.log import get_logger
 from arcbackupd.operations.cancellation import INTERRUPTED, Cancellation
 from arcbackupd.operations.events import Notice, Step, Steps
+from arcbackupd.operations.restore.services import NOT_UP
 from arcbackupd.operations.restore.steps import (
     Analyze,
     Check,
@@ -30,7 +31,6 @@ from arcbackupd.operations.restore.steps import (
 from arcbackupd.postgres.databases import MAINTENANCE
 
 _SERVER_COMES_BACK = timedelta(minutes=1)
-_UNFORESEEN = "internal"
 _log = get_logger()
 
 
@@ -95,7 +95,7 @@ def _attempt(work: Work, steps: Sequence[RestoreStep]) -> Steps[Ended]:
     except Exception as error:  # noqa: BLE001  # whatever it is, the database must not be left as it stands
         _log.error("A restore failed in a way nobody foresaw", exc_info=error)
         hint = "This is a defect of arcbackupd; the journal has the details: `journalctl -u arcbackupd`."
-        unforeseen = OperationFailed(_UNFORESEEN, f"It failed unexpectedly ({type(error).__name__}).", hint=hint)
+        unforeseen = OperationFailed("internal", f"It failed unexpectedly ({type(error).__name__}).", hint=hint)
         return (yield from _settle(work, unforeseen))
     work.file.clear()
     return _done(work, None)
@@ -137,7 +137,7 @@ def _undo(work: Work, failure: ArcbackupdError | None) -> Steps[Ended]:
         try:
             yield from step.undo()
         except OperationFailed as error:
-            if error.code != "services-not-up":
+            if error.code != NOT_UP:
                 raise
             down = f" {error.message}"
     work.file.clear()
@@ -150,11 +150,11 @@ def _undo(work: Work, failure: ArcbackupdError | None) -> Steps[Ended]:
 def _finish(work: Work, failure: ArcbackupdError | None) -> Steps[Ended]:
     """The new database has the name: what is left to do is done, and nothing is undone any more."""
     work.cancellation.too_late.set()
-    if failure and failure.code in (*INTERRUPTED, _UNFORESEEN):
-        return _unfinished(failure, failure)
-    if failure and work.journal.step == StartServices.name:
+    if failure and failure.code == NOT_UP:
         work.file.clear()
         return _done(work, failure)
+    if failure and work.journal.step != Swap.name:  # of the swap itself only the answer was lost
+        return _unfinished(failure, failure)
     steps = plan(work)
     last = [step.name for step in steps].index(Swap.name)
     return (yield from _attempt(work, steps[last + 1 :]))
@@ -176,10 +176,10 @@ def _load_in_place(work: Work, failure: ArcbackupdError | None) -> Steps[Ended]:
 
 def _give_way(work: Work) -> Steps[Ended]:
     """Somebody made another database of that name meanwhile: it is left alone, and so is what they did."""
-    work.file.clear()
     if work.journal.kind == "restore":
         work.server.drop(work.journal.incoming)
     yield from StopServices(work).undo()
+    work.file.clear()
     hint = (
         "Look at it, and at the server's other databases (`psql -l`); then restore again if it isn't what you want."
     )

@@ -12,6 +12,8 @@ from arcbackupd.operations.events import Progress, Step, Steps
 from arcbackupd.stack import Engine, ServiceState
 from arcbackupd.stack.process import Command, run
 
+NOT_UP = "services-not-up"
+"""Code of the error that services which were started don't come up; everything else about them may pass."""
 _COMMAND_SECONDS = 600
 _LOOK_SECONDS = 0.5
 _SETTLED_SECONDS = 5.0
@@ -120,7 +122,7 @@ def _not_up(failed: dict[str, str]) -> OperationFailed:
     why = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
     first = next(iter(failed))
     hint = f"`docker logs {first}` tells why; when it is mended, `docker start {' '.join(failed)}`."
-    return OperationFailed("services-not-up", f"Not every service came up again. {why}.", hint=hint)
+    return OperationFailed(NOT_UP, f"Not every service came up again. {why}.", hint=hint)
 
 
 def _listed(names: Sequence[str]) -> str:
