@@ -21,13 +21,16 @@ from arcbackupd.control.listening import Listener, inherited, listen
 from arcbackupd.control.server import ControlServer
 from arcbackupd.control.service import Parts, Service
 from arcbackupd.dumps.catalogue import Catalogue
-from arcbackupd.dumps.manifest import Reason
 from arcbackupd.errors import ArcbackupdError, Busy, OperationFailed, UsageError
 from arcbackupd.jobs import JobContext
 from arcbackupd.log import configure_logging, failure, get_logger, log_uncaught
 from arcbackupd.messages import MessageId
 from arcbackupd.operations.backups import Backups
+from arcbackupd.operations.before import BootDump
 from arcbackupd.operations.boot import BootWatch
+from arcbackupd.operations.boot_dump import dump_boot
+from arcbackupd.operations.hold import Holder, let_go_of_leftover
+from arcbackupd.operations.own_starts import OwnStarts
 from arcbackupd.operations.queue import OperationQueue
 from arcbackupd.scheduling import (
     ClockWatch,
@@ -64,6 +67,7 @@ def run(path: Path) -> None:
     configure_logging(settings.log_level)
     log_uncaught()
     with _only_one(settings.state_dir):
+        _let_go(settings.state_dir)
         asyncio.run(Daemon(path, settings).run())
 
 
@@ -82,6 +86,7 @@ class Daemon:
         self._catalogue = Catalogue(settings.state_dir / "catalogue.json")
         self._history = JobHistory(settings.state_dir)
         self._runner = JobRunner(self._history)
+        self._own_starts = OwnStarts()
         self._asking: asyncio.Task[object] | None = None
         self._queue: OperationQueue
         self._server: ControlServer
@@ -111,6 +116,7 @@ class Daemon:
             await self._queue.stop("the daemon stops", _FINISH_SECONDS)
             if boot := self._household.watch.pending:
                 await asyncio.wait([boot], timeout=_LAST_WORDS.total_seconds())
+            await asyncio.to_thread(self._household.watch.holder.release, "the daemon stops")
             await self._runner.stop(_LAST_WORDS)
             await self._server.stop()
 
@@ -124,12 +130,22 @@ class Daemon:
         jobs = _load_jobs(self._path, settings, context, self._host)
         scheduler = Scheduler(jobs, submit=self._runner.submit, history=self._history, clock=self._clock)
 
-        async def boot_dump() -> None:
-            await asyncio.shield(backups.take(Reason.BOOT).result)
+        holder = Holder(engine, settings.boot, settings.state_dir)
+        backups.backend.is_held = lambda: holder.is_holding
+
+        async def boot_dump(boot: BootDump) -> None:
+            await dump_boot(backups, boot)
             # Asked now, so that the first `list` after a boot needn't wait for the answer.
             self._asking = asyncio.create_task(asyncio.to_thread(backups.backend.migrations))
 
-        watch = BootWatch(engine, settings.state_dir / "boot.json", settings.boot.min_interval, boot_dump)
+        watch = BootWatch(
+            engine,
+            settings.state_dir / "boot.json",
+            settings.boot.min_interval,
+            boot_dump,
+            holder=holder,
+            own_starts=self._own_starts,
+        )
         return Household(Parts(settings, backups, scheduler), watch)
 
     def _listener(self) -> Listener:
@@ -170,7 +186,7 @@ class Daemon:
                 _log.warning("The new socket, its group and state_dir hold from the daemon's next start", hint=hint)
             await self._household.stop()
             self._server.set_policy(_policy(settings))
-            household.watch.pending = self._household.watch.pending
+            household.watch.succeed(self._household.watch)
             household.parts.backups.succeed(self._household.parts.backups)
             self._settings, self._household = settings, household
             configure_logging(settings.log_level)
@@ -266,6 +282,15 @@ class Household:
             await asyncio.to_thread(self.parts.backups.newest_automatic)
         self.parts.scheduler.catch_up()
         await self.watch.run()
+
+
+def _let_go(state_dir: Path) -> None:
+    try:
+        if let_go_of_leftover(state_dir):
+            text = "An earlier run of the daemon left the backend standing still; it goes on now"
+            _log.warning(text, message_id=MessageId.HOLD_LEFT_OVER)
+    except ArcbackupdError as error:
+        failure(error, message_id=MessageId.HOLD_STUCK)
 
 
 def _report_crash(task: asyncio.Task[None]) -> None:

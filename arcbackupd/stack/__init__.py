@@ -2,10 +2,10 @@
 
 from arcbackupd.settings import Engine as EngineSettings
 from arcbackupd.stack.containers import ContainerEngine
-from arcbackupd.stack.engine import ContainerRun, Engine
+from arcbackupd.stack.engine import ContainerRun, Engine, HealthCheck
 from arcbackupd.stack.local import LocalEngine
 
-__all__ = ["ContainerRun", "Engine", "open_engine"]
+__all__ = ["ContainerRun", "Engine", "HealthCheck", "open_engine"]
 
 
 def open_engine(settings: EngineSettings) -> Engine:

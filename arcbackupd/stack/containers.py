@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
 
 from arcbackupd.errors import ArcbackupdError, OperationFailed
 from arcbackupd.settings import Engine as EngineSettings
-from arcbackupd.stack.engine import NICE, ContainerRun
+from arcbackupd.stack.engine import NICE, ContainerRun, HealthCheck
+from arcbackupd.stack.events import TOLD, parse_time
 from arcbackupd.stack.process import Command, Finished, run
 
 _INSPECT_TIMEOUT = 30
 _PODMAN_SOCKET = "unix:///run/podman/podman.sock"
-_STATE = "{{json .State.Running}},{{json .State.StartedAt}},{{json .Image}}"
+_STATE = "{{json .State}},{{json .Image}},{{json .Config.Healthcheck}},{{json .NetworkSettings}}"
 # podman's client goes by the names of Go's fields, not by those of the JSON
 _INSPECT = {"docker": "[{{json .Id}}," + _STATE + "]", "podman": "[{{json .ID}}," + _STATE + "]"}
+# What the engine takes where a health check leaves it out.
+_HEALTH_INTERVAL = 30_000_000_000
+_HEALTH_RETRIES = 3
 
 
 class ContainerEngine:
@@ -44,24 +50,32 @@ class ContainerEngine:
 
     def backend_run(self) -> ContainerRun | None:
         """See `Engine.backend_run`."""
-        finished = run(
-            self._command(
-                "inspect", "--type=container", f"--format={_INSPECT[self._kind]}", self._settings.backend
-            ),
-            timeout=_INSPECT_TIMEOUT,
-        )
-        if finished.status:
-            self._raise_unless_missing(finished)
+        inspected = self._inspect_backend()
+        if inspected is None:
             return None
-        identity, running, started, image = json.loads(finished.output)
-        return ContainerRun(f"{identity} {started}", image) if running else None
+        identity, state, image, health, network = inspected
+        if not state["Running"]:
+            return None
+        return ContainerRun(
+            identity=f"{identity} {state['StartedAt']}",
+            image=image,
+            container=identity,
+            started_at=parse_time(state["StartedAt"]),
+            pid=state["Pid"],
+            addresses=_addresses(network or {}),
+            health=_health_check(health or {}),
+        )
+
+    def backend_exists(self) -> bool:
+        """See `Engine.backend_exists`."""
+        return self._inspect_backend() is not None
 
     def watch_backend(self) -> Command | None:
         """See `Engine.watch_backend`."""
         return self._command(
             "events",
             "--filter=type=container",
-            "--filter=event=start",
+            *(f"--filter=event={action}" for action in TOLD),
             f"--filter=container={self._settings.backend}",
             "--format={{json .}}",
         )
@@ -94,6 +108,14 @@ class ContainerEngine:
             return OperationFailed("engine-down", f"The {self._kind} engine is not running.", hint=hint)
         return None
 
+    def _inspect_backend(self) -> Any:
+        argv = ("inspect", "--type=container", f"--format={_INSPECT[self._kind]}", self._settings.backend)
+        finished = run(self._command(*argv), timeout=_INSPECT_TIMEOUT)
+        if finished.status:
+            self._raise_unless_missing(finished)
+            return None
+        return json.loads(finished.output)
+
     def _raise_unless_missing(self, finished: Finished) -> None:
         if "no such" in finished.error.lower():
             return
@@ -114,3 +136,19 @@ class ContainerEngine:
     def _engine_environment(self) -> dict[str, str]:
         docker_socket = self._kind == "docker" and self._settings.socket
         return {"DOCKER_HOST": docker_socket} if docker_socket else {}
+
+
+def _addresses(network: Mapping[str, Any]) -> tuple[str, ...]:
+    places = [network, *(network.get("Networks") or {}).values()]
+    found = (place.get(key) for place in places for key in ("IPAddress", "GlobalIPv6Address"))
+    return tuple(dict.fromkeys(address for address in found if address))
+
+
+def _health_check(told: Mapping[str, Any]) -> HealthCheck | None:
+    if told.get("Test", ["NONE"])[:1] in ([], ["NONE"]):
+        return None
+    return HealthCheck(
+        start_period=timedelta(microseconds=(told.get("StartPeriod") or 0) / 1000),
+        interval=timedelta(microseconds=(told.get("Interval") or _HEALTH_INTERVAL) / 1000),
+        retries=told.get("Retries") or _HEALTH_RETRIES,
+    )

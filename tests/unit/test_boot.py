@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from arcbackupd.operations.boot import BootWatch
+from arcbackupd.operations.hold import Holder
+from arcbackupd.operations.own_starts import OwnStarts
+from arcbackupd.settings import Boot
 from arcbackupd.stack import ContainerRun, Engine
 from arcbackupd.stack.process import Command
 
@@ -29,10 +32,20 @@ class OneBackend:
         return Command(("/bin/sh", "-c", f"echo $$ >> {self.pids}; exec sleep 60"))
 
 
-def watching(tmp_path: Path, dump: Callable[[], Awaitable[object]]) -> tuple[OneBackend, BootWatch]:
-    engine = OneBackend(tmp_path / "pids")
-    watch = BootWatch(cast("Engine", cast("Any", engine)), tmp_path / "boot.json", timedelta(microseconds=1), dump)
-    return engine, watch
+def watching(
+    tmp_path: Path, dump: Callable[[], Awaitable[object]], own_starts: OwnStarts | None = None
+) -> tuple[OneBackend, BootWatch]:
+    backend = OneBackend(tmp_path / "pids")
+    engine = cast("Engine", cast("Any", backend))
+    watch = BootWatch(
+        engine,
+        tmp_path / "boot.json",
+        timedelta(microseconds=1),
+        lambda _: dump(),
+        holder=Holder(engine, Boot(), tmp_path),
+        own_starts=own_starts or OwnStarts(),
+    )
+    return backend, watch
 
 
 def remembered(tmp_path: Path) -> object:

@@ -469,7 +469,6 @@ def test_the_example_goes_in_the_order_of_the_settings_and_says_what_is_not_in_f
         "jobs.prune",
         "status",
     ]
-    assert "not in force" in text.partition("[boot]")[2].partition("#hold")[0]
     assert "not in force" in text.partition("[restore]")[2].partition("#keep_replaced")[0]
 
 
