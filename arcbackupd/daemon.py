@@ -274,14 +274,15 @@ class Household:
             _log.warning(f"What earlier runs left behind could not be looked at: {error}")
         if self.watch.pending:  # of the configuration before
             await asyncio.wait([self.watch.pending])
-        # A boot that was missed comes before catching up: its dump may be all that is missing.
-        await self.watch.look()
-        self.parts.scheduler.start()
-        # Read in a thread, so that catching up finds it remembered. What is wrong there, the job's own run tells.
-        with contextlib.suppress(ArcbackupdError, OSError):
-            await asyncio.to_thread(self.parts.backups.newest_automatic)
-        self.parts.scheduler.catch_up()
-        await self.watch.run()
+        async with asyncio.TaskGroup() as living:
+            living.create_task(self.watch.run())
+            # A boot that was missed comes before catching up: its dump may be all that is missing.
+            await self.watch.looked.wait()
+            self.parts.scheduler.start()
+            # In a thread, so that catching up finds it remembered. What is wrong there, the job's own run tells.
+            with contextlib.suppress(ArcbackupdError, OSError):
+                await asyncio.to_thread(self.parts.backups.newest_automatic)
+            self.parts.scheduler.catch_up()
 
 
 def _let_go(state_dir: Path) -> None:

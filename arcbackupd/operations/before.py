@@ -13,6 +13,7 @@ from arcbackupd.operations.cancellation import BACKEND_STOPPED, Cancellation
 from arcbackupd.operations.database import Database
 from arcbackupd.operations.hold import Hold, Holder
 from arcbackupd.stack import ContainerRun
+from arcbackupd.stack.process import TimedOut
 
 _YOUNG = timedelta(minutes=1)
 
@@ -68,7 +69,11 @@ class BootDump:
         if self._hold is None:
             self._doubt = self._holder.why_not(self.run)
             return
-        self._recorded = recorded(database, self.run)
+        try:
+            self._recorded = recorded(database, self.run)
+        except TimedOut:  # by a lock on the table, say; the dump itself needn't wait for what it is proved by
+            self._doubt = "the recorded migrations could not be read"
+            return
         self._doubt = doubt_at_first(self._recorded)
         if self._doubt:
             self._holder.release(self._doubt)

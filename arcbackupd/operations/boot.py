@@ -66,6 +66,8 @@ class BootWatch:
         self._trouble = ""
         self._missing = False
         self._boot: BootDump | None = None
+        self.looked = asyncio.Event()
+        """Set once the present run was compared with the last one seen, and dumped if need be."""
         self.pending: asyncio.Task[None] | None = None
         """The boot's dump that was last begun. It goes on, and is noted, when a reload replaces this watch."""
 
@@ -76,6 +78,12 @@ class BootWatch:
 
     async def look(self) -> None:
         """Compare the backend's present run with the last one seen; take a dump if it is another one."""
+        try:
+            await self._look()
+        finally:
+            self.looked.set()
+
+    async def _look(self) -> None:
         try:
             present = await asyncio.to_thread(self._engine.backend_run)
         except ArcbackupdError as error:
@@ -126,11 +134,12 @@ class BootWatch:
         while True:
             command = self._engine.watch_backend()
             if command is None:
+                await self.look()
                 await asyncio.sleep(_LOOK_SECONDS)
             else:
                 await self._follow(command)
                 await asyncio.sleep(_RECONNECT_SECONDS)
-            await self.look()
+                await self.look()
 
     async def _follow(self, command: Command) -> None:
         """Hear every event that the engine's stream tells, until it ends."""

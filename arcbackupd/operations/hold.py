@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -159,12 +158,12 @@ class Holder:
             return why
         return self._why_not_to(run.started_at) or "its hold was over before the dump had begun"
 
-    def release(self, why: str, *, told: Callable[..., object] = _log.info) -> None:
+    def release(self, why: str, *, too_long: bool = False) -> None:
         """Let go whatever is held. ``why`` completes "The backend goes on: …"."""
         with self._lock:
-            self._release(why, told)
+            self._release(why, too_long=too_long)
 
-    def _release(self, why: str, told: Callable[..., object]) -> None:
+    def _release(self, why: str, *, too_long: bool) -> None:
         hold = self._hold
         if hold is None:
             return
@@ -175,7 +174,10 @@ class Holder:
             return
         if ended:
             held = round((datetime.now(UTC) - hold.since).total_seconds(), 3)
-            told(f"The backend goes on: {why}", held_s=held)
+            if too_long:
+                _log.warning(f"The backend goes on: {why}", held_s=held, message_id=MessageId.HOLD_TOO_LONG)
+            else:
+                _log.info(f"The backend goes on: {why}", held_s=held)
 
     def stopping(self, container: str) -> None:
         """Somebody ends that container: what stands still can't hear it."""
@@ -211,8 +213,7 @@ class Holder:
                     _log.warning(error.message, hint=error.hint)
             ends_at, why = self._end_of(hold)
             if not hold.wait(max((ends_at - datetime.now(UTC)).total_seconds(), 0)) and hold is self._hold:
-                tell = lambda text, **fields: _log.warning(text, message_id=MessageId.HOLD_TOO_LONG, **fields)
-                self.release(why, told=tell)
+                self.release(why, too_long=True)
 
     def _end_of(self, hold: Hold) -> tuple[datetime, str]:
         """When the hold must end, and why."""

@@ -51,6 +51,7 @@ def backup_row(index: int = 1, **changes: Any) -> dict[str, Any]:
         "only_in_code": [],
         "leftover": [],
         "manifest": True,
+        "before_migrations": None,
         "stored": ["local"],
     }
     return row | changes
@@ -77,6 +78,7 @@ def inspection_row(**changes: Any) -> dict[str, Any]:
         "host": "dome",
         "roles": ["arcsecond_docker"],
         "links": 2,
+        "not_surely_before": None,
         "notes": ["The hold held."],
     }
     return backup_row() | more | changes
