@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from arcbackupd import postgres
 from arcbackupd.dumps.catalogue import Backup
@@ -68,15 +68,16 @@ class BootDump:
         self._hold = self._find_hold()
         if self._hold is None:
             self._doubt = self._holder.why_not(self.run)
+        if self.run.started_at is None:
             return
         try:
-            self._recorded = recorded(database, self.run)
+            self._recorded = recorded(database, self.run, self.run.started_at)
         except TimedOut:  # by a lock on the table, say; the dump itself needn't wait for what it is proved by
-            self._doubt = "the recorded migrations could not be read"
+            self._doubt = self._doubt or "the recorded migrations could not be read"
             return
-        self._doubt = doubt_at_first(self._recorded)
-        if self._doubt:
-            self._holder.release(self._doubt)
+        if self._hold and (doubt := doubt_at_first(self._recorded)):
+            self._doubt = doubt
+            self._holder.release(doubt)
 
     def read_first(self) -> None:
         """Pg_dump wrote its first bytes: by then it has its snapshot, and its locks on all tables."""
@@ -93,7 +94,7 @@ class BootDump:
 
     def stands_for(self, backup: Backup) -> bool:
         """Whether a dump that is there already is as good: a young one, surely of the state before this start."""
-        if self._recorded is None or self._doubt or not self.held or self.run.started_at is None:
+        if self._recorded is None or self.run.started_at is None:
             return False
         return is_from_before(backup, self.run.started_at, self._recorded)
 
@@ -112,9 +113,8 @@ class BootDump:
         return self._holder.hold_of(self.run.container, self.run.started_at)
 
 
-def recorded(database: Database, run: ContainerRun) -> Recorded:
+def recorded(database: Database, run: ContainerRun, started_at: datetime) -> Recorded:
     """Ask for sessions and migrations. Raise ArcbackupdError."""
-    started_at = run.started_at or datetime.now(UTC)
     [[sessions, there]] = database.query(postgres.backend_sessions(started_at, run.addresses))
     rows = database.query(postgres.recorded_migrations(started_at)) if there == "t" else []
     names = frozenset(name for name, _ in rows)
@@ -131,7 +131,7 @@ def doubt_at_first(known: Recorded) -> str:
 
 
 def is_from_before(backup: Backup, started_at: datetime, known: Recorded) -> bool:
-    """Whether a backup ended within a minute before that start, with the migrations that the database still has."""
+    """Whether a backup ended within a minute before that start, with the migrations that the database had then."""
     return (
         backup.good
         and backup.manifest is not None
@@ -139,5 +139,5 @@ def is_from_before(backup: Backup, started_at: datetime, known: Recorded) -> boo
         and backup.reason in (Reason.SCHEDULED, Reason.MANUAL)
         and started_at - _YOUNG <= backup.taken_at
         and backup.modified_at <= started_at
-        and frozenset(backup.migrations or ()) == known.migrations
+        and frozenset(backup.migrations or ()) == known.migrations - known.new
     )

@@ -59,7 +59,8 @@ def timer(freezer: Freezer, seconds: float) -> Iterator[None]:
     """Within it a timer of systemd's stands by, which no end of ours touches. Raise OperationFailed without one."""
     unit = f"arcbackupd-let-go-{secrets.token_hex(4)}"
     let_go = f"echo {freezer.thaw_word} >{shlex.quote(str(freezer.file))}"
-    place = ("systemd-run", "--quiet", "--collect", f"--unit={unit}", f"--on-active={seconds:.0f}s")
+    when = (f"--on-active={seconds:.0f}s", "--timer-property=AccuracySec=1s")
+    place = ("systemd-run", "--quiet", "--collect", f"--unit={unit}", *when)
     finished = run(Command((*place, "/bin/sh", "-c", let_go)), timeout=_SYSTEMD_SECONDS)
     if finished.status:
         hint = "A shell of the daemon's and ExecStopPost= let the backend go all the same."

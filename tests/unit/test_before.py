@@ -205,6 +205,11 @@ def test_one_with_other_migrations_does_not() -> None:
     assert not is_from_before(backup(), START, replace(KNOWN, migrations=frozenset(NAMES[:1])))
 
 
+def test_migrations_that_came_after_the_start_do_not_count_against_it() -> None:
+    later = frozenset({"targets.0003_object_class_index"})
+    assert is_from_before(backup(), START, replace(KNOWN, migrations=KNOWN.migrations | later, new=later))
+
+
 # Limits
 
 
