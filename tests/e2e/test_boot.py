@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -9,16 +10,26 @@ import random
 import signal
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from functools import partial
+from pathlib import Path
 
 import pytest
 
+from arcbackupd.operations.before import BootDump
+from arcbackupd.operations.boot import BootWatch
+from arcbackupd.operations.hold import Holder
+from arcbackupd.operations.own_starts import OwnStarts
+from arcbackupd.settings import Boot
+from arcbackupd.settings import Engine as EngineSettings
+from arcbackupd.stack import open_engine
 from arcbackupd.stack.freezer import Freezer, find_freezer
 from tests.e2e.conftest import tidied
 from tests.e2e.support import dump_at_hand, dump_sessions, table_locked, waiting_dumps
 from tests.harness import images
 from tests.harness.daemon import Daemon
 from tests.harness.engine import Engine, EngineUnavailable
+from tests.harness.own_engine import OwnEngine
 from tests.harness.process import DeadlinePassed, wait_until
 from tests.harness.stack import PROBE, ArcsecondStack
 from tests.require import require
@@ -130,6 +141,7 @@ def surely_before(daemon: Daemon) -> bool:
 # The main line
 
 
+@pytest.mark.timeout(900)
 def test_boots_in_a_row_are_each_dumped_before_their_migration(stack: ArcsecondStack) -> None:
     """Every one of many starts gives a dump without the pending migration, which is applied after it."""
     with Daemon(stack, boot=SOON, jobs=NEVER) as daemon:
@@ -369,6 +381,58 @@ def test_a_service_that_waits_for_health_starts_after_a_hold(stack: ArcsecondSta
 
 def _failed_probes(stack: ArcsecondStack) -> int:
     return len([probe for probe in stack.state(stack.backend)["Health"]["Log"] if probe["ExitCode"]])
+
+
+def test_starts_that_the_daemon_makes_itself_are_neither_held_nor_dumped(
+    stack: ArcsecondStack, tmp_path: Path
+) -> None:
+    """While a restore stops and starts the backend, it boots unhindered; its next start is held again."""
+    engine = open_engine(EngineSettings.model_validate(stack.settings()["engine"]))
+    own_starts, holder = OwnStarts(), Holder(engine, Boot(), tmp_path)
+
+    async def main() -> None:
+        dumped: asyncio.Queue[bool] = asyncio.Queue()
+
+        async def dump(boot: BootDump) -> None:
+            dumped.put_nowait(await asyncio.to_thread(lambda: boot.held))
+            boot.release("the test has seen it")
+
+        watch = BootWatch(
+            engine, tmp_path / "boot.json", timedelta(milliseconds=1), dump, holder=holder, own_starts=own_starts
+        )
+        watching = asyncio.create_task(watch.run())
+        assert await asyncio.wait_for(dumped.get(), LONG) is False  # at first sight
+        with own_starts.expected():
+            await asyncio.to_thread(stack.restart_backend)
+            assert not holder.is_holding
+        assert dumped.empty()
+        await asyncio.to_thread(stack.restart_backend)
+        assert await asyncio.wait_for(dumped.get(), LONG) is True
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+    asyncio.run(main())
+
+
+def test_a_restart_of_the_engine(docker_engine: Engine) -> None:
+    """After a restart of the engine, which stops everything, the backend's start is held and dumped as ever."""
+    tags = [images.postgres(docker_engine, 16), images.backend(docker_engine)]
+    try:
+        own = OwnEngine(docker_engine, tags)
+        with own, ArcsecondStack(own.engine, 16) as stack, Daemon(stack, boot=SOON, jobs=NEVER) as daemon:
+            daemon.wait_boot_dumps(1, LONG)
+            own.restart()
+            stack.start_container(stack.database)
+            stack.wait_database()
+            wait_until(partial(daemon.children, "events"), "the daemon to listen again", seconds=LONG)
+            stack.add_migration()
+            stack.start_container(stack.backend)
+            daemon.wait_boot_dumps(2, LONG)
+            assert surely_before(daemon)
+            stack.wait_backend()
+            assert daemon.log_lines("The docker engine is not running.")
+    except EngineUnavailable as error:
+        require("docker", str(error))
 
 
 # Nobody waits for a dump

@@ -53,6 +53,25 @@ def test_main_job_on_podman(pod_stack: ArcsecondStack) -> None:
             pod_stack.remove_migration(migration)
 
 
+def test_a_start_is_held_until_its_dump_is_taken_on_podman(pod_stack: ArcsecondStack) -> None:
+    """A boot's dump on podman, too, is surely from before the migration that its start brings."""
+    migration = pod_stack.add_migration()
+    try:
+        with Daemon(tidied(pod_stack), boot={"min_interval": "1ms"}, jobs={"dump": {"enabled": False}}) as daemon:
+            daemon.wait_boot_dumps(1, 90)
+            pod_stack.restart_backend(wait=False)
+            names = daemon.wait_boot_dumps(2, 90)
+            row = daemon.json("inspect", names[-1])["backup"]
+            assert row["before_migrations"] is True, row["not_surely_before"]
+            assert "targets.0004_remarks" not in row["migrations_list"]
+            pod_stack.wait_backend()
+            applied = "SELECT count(*) FROM django_migrations WHERE name = '0004_remarks'"
+            wait_until(lambda: pod_stack.psql(applied) == "1", "the migration", seconds=90)
+    finally:
+        pod_stack.manage("migrate", "targets", "0003_object_class_index")
+        pod_stack.remove_migration(migration)
+
+
 def test_database_container_stopped_on_podman(pod_stack: ArcsecondStack) -> None:
     """A dump whose container is stopped fails with a sentence, leaves nothing, and the next one is good."""
     pod_stack.psql(BULK)
