@@ -132,7 +132,7 @@ class Holder:
 
     def _freeze(self, container: str, started_at: datetime, pid: int) -> None:
         try:
-            freezer = find_freezer(container, pid)
+            freezer = self._find(container, pid)
             seconds = self._settings.max_hold.total_seconds()
             hold = Hold(container, started_at, freezer, self._note, seconds + _SPARE_SECONDS)
         except OSError as error:
@@ -143,6 +143,15 @@ class Holder:
             self._hold = hold
             _log.info("The backend stands still until its dump is taken")
             threading.Thread(target=self._stand_by, args=(hold,), name="hold", daemon=True).start()
+
+    def _find(self, container: str, pid: int) -> Freezer:
+        try:
+            return find_freezer(container, pid)
+        except ArcbackupdError:  # in an unusual place, which its first process tells
+            run = None if pid else self._engine.backend_run()
+            if run is None or run.container != container:
+                raise
+            return find_freezer(container, run.pid)
 
     def hold_of(self, container: str, started_at: datetime | None) -> Hold | None:
         """The hold of that run of a container, if it lasts."""
@@ -208,7 +217,7 @@ class Holder:
             if under_systemd():
                 seconds = self._settings.max_hold.total_seconds() + _SPARE_SECONDS
                 try:
-                    standing_by.enter_context(timer(hold.freezer, seconds))
+                    standing_by.enter_context(timer(hold.container[:12], hold.freezer, seconds))
                 except ArcbackupdError as error:
                     _log.warning(error.message, hint=error.hint)
             ends_at, why = self._end_of(hold)

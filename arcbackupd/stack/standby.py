@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import shlex
 import subprocess
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from arcbackupd.errors import OperationFailed
 from arcbackupd.stack.freezer import Freezer
-from arcbackupd.stack.process import Command, run
+from arcbackupd.stack.process import Command, TimedOut, run
 
 _SYSTEMD_SECONDS = 10.0
 _DISMISS_SECONDS = 5.0
@@ -55,9 +54,13 @@ def under_systemd() -> bool:
 
 
 @contextlib.contextmanager
-def timer(freezer: Freezer, seconds: float) -> Iterator[None]:
-    """Within it a timer of systemd's stands by, which no end of ours touches. Raise OperationFailed without one."""
-    unit = f"arcbackupd-let-go-{secrets.token_hex(4)}"
+def timer(name: str, freezer: Freezer, seconds: float) -> Iterator[None]:
+    """Within it a timer of systemd's stands by, which no end of ours touches. Raise OperationFailed without one.
+
+    One of the same name, which an earlier run of the daemon left, is replaced: it would end this hold too early.
+    """
+    unit = f"arcbackupd-let-go-{name}"
+    _stop(unit)
     let_go = f"echo {freezer.thaw_word} >{shlex.quote(str(freezer.file))}"
     when = (f"--on-active={seconds:.0f}s", "--timer-property=AccuracySec=1s")
     place = ("systemd-run", "--quiet", "--collect", f"--unit={unit}", *when)
@@ -68,4 +71,9 @@ def timer(freezer: Freezer, seconds: float) -> Iterator[None]:
     try:
         yield
     finally:
-        run(Command(("systemctl", "stop", f"{unit}.timer")), timeout=_SYSTEMD_SECONDS)
+        with contextlib.suppress(TimedOut):  # then it fires, and lets go what isn't held any more
+            _stop(unit)
+
+
+def _stop(unit: str) -> None:
+    run(Command(("systemctl", "stop", f"{unit}.timer")), timeout=_SYSTEMD_SECONDS)
