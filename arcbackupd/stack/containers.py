@@ -15,9 +15,6 @@ from arcbackupd.stack.process import Command, Finished, run
 
 _INSPECT_TIMEOUT = 30
 _PODMAN_SOCKET = "unix:///run/podman/podman.sock"
-_STATE = "{{json .State}},{{json .Image}},{{json .Config.Healthcheck}},{{json .NetworkSettings}}"
-# podman's client goes by the names of Go's fields, not by those of the JSON
-_INSPECT = {"docker": "[{{json .Id}}," + _STATE + "]", "podman": "[{{json .ID}}," + _STATE + "]"}
 # What the engine takes where a health check leaves it out.
 _HEALTH_INTERVAL = 30_000_000_000
 _HEALTH_RETRIES = 3
@@ -53,17 +50,17 @@ class ContainerEngine:
         inspected = self._inspect_backend()
         if inspected is None:
             return None
-        identity, state, image, health, network = inspected
+        state = inspected["State"]
         if not state["Running"]:
             return None
         return ContainerRun(
-            identity=f"{identity} {state['StartedAt']}",
-            image=image,
-            container=identity,
+            identity=f"{inspected['Id']} {state['StartedAt']}",
+            image=inspected["Image"],
+            container=inspected["Id"],
             started_at=parse_time(state["StartedAt"]),
             pid=state["Pid"],
-            addresses=_addresses(network or {}),
-            health=_health_check(health or {}),
+            addresses=_addresses(inspected.get("NetworkSettings") or {}),
+            health=_health_check(inspected["Config"].get("Healthcheck") or {}),
         )
 
     def backend_exists(self) -> bool:
@@ -108,13 +105,15 @@ class ContainerEngine:
             return OperationFailed("engine-down", f"The {self._kind} engine is not running.", hint=hint)
         return None
 
-    def _inspect_backend(self) -> Any:
-        argv = ("inspect", "--type=container", f"--format={_INSPECT[self._kind]}", self._settings.backend)
-        finished = run(self._command(*argv), timeout=_INSPECT_TIMEOUT)
+    def _inspect_backend(self) -> Mapping[str, Any] | None:
+        # Without a format: in templates docker and podman disagree on names, and docker on what isn't set.
+        command = self._command("inspect", "--type=container", self._settings.backend)
+        finished = run(command, timeout=_INSPECT_TIMEOUT)
         if finished.status:
             self._raise_unless_missing(finished)
             return None
-        return json.loads(finished.output)
+        inspected: Mapping[str, Any] = json.loads(finished.output)[0]
+        return inspected
 
     def _raise_unless_missing(self, finished: Finished) -> None:
         if "no such" in finished.error.lower():
