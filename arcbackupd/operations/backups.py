@@ -200,7 +200,9 @@ class Backups:
                 self.last_dump_failure = error.message
             raise
         self.last_dump_failure = None
-        if outcome.name and outcome.outcome != "used":
+        if outcome.outcome == "used":
+            _log.info(f"{outcome.name} was taken just before this start and stands for it", backup=outcome.name)
+        elif outcome.name:
             _log_taken(outcome)
         return outcome
 

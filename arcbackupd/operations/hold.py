@@ -20,10 +20,12 @@ from arcbackupd.messages import MessageId
 from arcbackupd.settings import Boot
 from arcbackupd.stack import ContainerRun, Engine, HealthCheck
 from arcbackupd.stack.freezer import Freezer, find_freezer
+from arcbackupd.stack.signals import is_asked_to_end
 from arcbackupd.stack.standby import Guard, timer, under_systemd
 
 LATE = timedelta(seconds=2)
 """How long after its start a backend may still be frozen: later it may be in the middle of a migration."""
+_LOOK_SECONDS = 1.0
 _SPARE_SECONDS = 5.0
 """By how much what stands by is later than the daemon itself."""
 _NOTE = "hold.json"
@@ -220,18 +222,28 @@ class Holder:
                     standing_by.enter_context(timer(hold.container[:12], hold.freezer, seconds))
                 except ArcbackupdError as error:
                     _log.warning(error.message, hint=error.hint)
-            ends_at, why = self._end_of(hold)
-            if not hold.wait(max((ends_at - datetime.now(UTC)).total_seconds(), 0)) and hold is self._hold:
-                self.release(why, too_long=True)
+            run = self._look(hold)
+            ends_at, why = self._end_of(hold, run)
+            while not hold.wait(min(max((ends_at - datetime.now(UTC)).total_seconds(), 0), _LOOK_SECONDS)):
+                # docker tells of a stop before it begins; podman only once the container has heard of it
+                if run and is_asked_to_end(run.pid):
+                    self.stopping(hold.container)
+                elif datetime.now(UTC) >= ends_at:
+                    if hold is self._hold:
+                        self.release(why, too_long=True)
+                    return
 
-    def _end_of(self, hold: Hold) -> tuple[datetime, str]:
-        """When the hold must end, and why."""
-        at_most = hold.since + self._settings.max_hold
+    def _look(self, hold: Hold) -> ContainerRun | None:
         try:
             run = self._engine.backend_run()
         except ArcbackupdError as error:
             _log.warning(error.message, hint=error.hint)
-            return at_most, _OVER_TIME
+            return None
+        return run if run and run.container == hold.container else None
+
+    def _end_of(self, hold: Hold, run: ContainerRun | None) -> tuple[datetime, str]:
+        """When the hold must end, and why."""
+        at_most = hold.since + self._settings.max_hold
         share = health_share(run.health) if run and run.health else None
         if share is not None and hold.started_at + share < at_most:
             return hold.started_at + share, _HEALTH_COUNTS

@@ -85,7 +85,7 @@ def take(context: TakeContext, reason: Reason, cancellation: Cancellation) -> St
     if context.boot:
         context.boot.ask(context.database)
         if standing := _standing(context, context.boot):
-            yield Notice(f"{standing} was taken just before this start; it stands for it.")
+            yield Step("use", f"{standing} was taken just before this start and stands for it")
             return TakeOutcome("used", standing, reason)
     rights = file_rights(context.settings)
     prepare_directory(directory, rights)

@@ -303,7 +303,7 @@ def test_a_dump_from_just_before_a_start_stands_for_it(stack: ArcsecondStack) ->
         daemon.wait_boot_dumps(1, LONG)
         taken = daemon.json("backup")["name"]
         stack.restart_backend(wait=False)
-        wait_until(lambda: daemon.log_lines("its dump has ended"), "the backend to go on", seconds=LONG)
+        assert taken in daemon.wait_log("stands for it", LONG)
         wait_migrated(stack)
         assert daemon.names()[-1] == taken
 

@@ -8,6 +8,7 @@ import pytest
 
 from arcbackupd.errors import OperationFailed
 from arcbackupd.stack.freezer import Freezer, find_freezer, hierarchies
+from arcbackupd.stack.signals import is_asked_to_end
 
 ID = "4f1ad0c9" * 8
 V1 = "30 23 0:26 / {} rw,nosuid shared:11 - cgroup cgroup rw,freezer"
@@ -140,3 +141,19 @@ def test_version_1_counts_only_when_the_last_process_stands_still(tmp_path: Path
     for said, frozen in (("FREEZING\n", False), ("FROZEN\n", True), ("THAWED\n", False)):
         freezer.file.write_text(said)
         assert freezer.is_frozen() is frozen
+
+
+@pytest.mark.parametrize(
+    ("pending", "asked"),
+    [
+        ("SigPnd:\t0000000000000000\nShdPnd:\t0000000000000000\n", False),
+        ("SigPnd:\t0000000000000000\nShdPnd:\t0000000000004000\n", True),  # SIGTERM
+        ("SigPnd:\t0000000000000100\nShdPnd:\t0000000000000000\n", True),  # SIGKILL
+        ("SigPnd:\t0000000000010000\nShdPnd:\t0000000008000000\n", False),  # SIGCHLD, SIGWINCH
+    ],
+)
+def test_only_a_signal_that_ends_programs_asks_to_end(machine: Machine, pending: str, asked: bool) -> None:
+    (machine.proc / "77").mkdir()
+    (machine.proc / "77" / "status").write_text(f"Name:\tpython\n{pending}SigBlk:\tffffffffffffffff\n")
+    assert is_asked_to_end(77, machine.proc) is asked
+    assert not is_asked_to_end(78, machine.proc)
