@@ -29,7 +29,8 @@ from arcbackupd.operations.backups import Backups
 from arcbackupd.operations.before import BootDump
 from arcbackupd.operations.boot import BootWatch
 from arcbackupd.operations.boot_dump import dump_boot
-from arcbackupd.operations.hold import Holder, let_go_of_leftover
+from arcbackupd.operations.hold import let_go_of_leftover
+from arcbackupd.operations.holder import Holder
 from arcbackupd.operations.own_starts import OwnStarts
 from arcbackupd.operations.queue import OperationQueue
 from arcbackupd.scheduling import (

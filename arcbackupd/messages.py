@@ -40,7 +40,7 @@ class MessageId(StrEnum):
     """fields: HINT"""
 
     HOLD_TOO_LONG = "43f3457e857248c98c4baab6f036cdca"
-    """fields: HELD_S"""
+    """fields: DURATION_S"""
 
     HOLD_STUCK = "5a37099790cb426db83277d33b68c2f7"
     """fields: HINT"""

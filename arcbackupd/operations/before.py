@@ -11,7 +11,8 @@ from arcbackupd.dumps.manifest import Reason
 from arcbackupd.dumps.names import Kind
 from arcbackupd.operations.cancellation import BACKEND_STOPPED, Cancellation
 from arcbackupd.operations.database import Database
-from arcbackupd.operations.hold import Hold, Holder
+from arcbackupd.operations.hold import Hold
+from arcbackupd.operations.holder import Holder
 from arcbackupd.stack import ContainerRun
 from arcbackupd.stack.process import TimedOut
 

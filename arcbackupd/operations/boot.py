@@ -17,7 +17,7 @@ from arcbackupd.log import failure, get_logger
 from arcbackupd.messages import MessageId
 from arcbackupd.operations.before import BootDump
 from arcbackupd.operations.cancellation import INTERRUPTED
-from arcbackupd.operations.hold import Holder
+from arcbackupd.operations.holder import Holder
 from arcbackupd.operations.own_starts import OwnStarts
 from arcbackupd.stack import ContainerRun, Engine
 from arcbackupd.stack.events import ENDS, STARTS, ContainerEvent, parse_event

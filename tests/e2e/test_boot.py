@@ -18,7 +18,7 @@ import pytest
 
 from arcbackupd.operations.before import BootDump
 from arcbackupd.operations.boot import BootWatch
-from arcbackupd.operations.hold import Holder
+from arcbackupd.operations.holder import Holder
 from arcbackupd.operations.own_starts import OwnStarts
 from arcbackupd.settings import Boot
 from arcbackupd.settings import Engine as EngineSettings

@@ -15,7 +15,7 @@ from arcbackupd.dumps.names import Kind
 from arcbackupd.operations.before import BootDump, Recorded, doubt_at_first, is_from_before
 from arcbackupd.operations.cancellation import BACKEND_STOPPED, Cancellation, Cancelled
 from arcbackupd.operations.database import Database
-from arcbackupd.operations.hold import Holder, health_share
+from arcbackupd.operations.holder import Holder, health_share
 from arcbackupd.settings import Boot
 from arcbackupd.stack import ContainerRun, Engine, HealthCheck
 

@@ -13,7 +13,7 @@ from typing import Any, cast
 import time_machine
 
 from arcbackupd.operations.boot import BootWatch
-from arcbackupd.operations.hold import Holder
+from arcbackupd.operations.holder import Holder
 from arcbackupd.operations.own_starts import OwnStarts
 from arcbackupd.settings import Boot
 from arcbackupd.stack import ContainerRun, Engine

@@ -12,8 +12,9 @@ from typing import Any, cast
 import pytest
 
 from arcbackupd.errors import OperationFailed
-from arcbackupd.operations import hold as hold_module
-from arcbackupd.operations.hold import Holder, let_go_of_leftover
+from arcbackupd.operations import holder as holder_module
+from arcbackupd.operations.hold import let_go_of_leftover
+from arcbackupd.operations.holder import Holder
 from arcbackupd.settings import Boot
 from arcbackupd.stack import ContainerRun, Engine, HealthCheck
 from arcbackupd.stack.freezer import Freezer
@@ -39,7 +40,7 @@ def freezer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Freezer:
     """The freezer that every container here has."""
     found = Freezer(tmp_path / "freezer.state")
     found.file.write_text("THAWED")
-    monkeypatch.setattr(hold_module, "find_freezer", lambda *_: found)
+    monkeypatch.setattr(holder_module, "find_freezer", lambda *_: found)
     return found
 
 
@@ -152,8 +153,8 @@ def test_a_hold_ends_after_half_of_what_the_health_check_allows(make: Make, free
     strict = HealthCheck(timedelta(milliseconds=100), timedelta(milliseconds=50), 3)
     holder = make(strict, max_hold="1h")
     holder.seize(ID, now())
-    wait_until(lambda: not holder.is_holding, "the end of the hold", seconds=LONG)
-    assert not freezer.is_frozen()
+    wait_until(lambda: not freezer.is_frozen(), "the end of the hold", seconds=LONG)
+    assert not holder.is_holding
 
 
 def test_a_reload_takes_the_hold_over(make: Make, freezer: Freezer) -> None:
