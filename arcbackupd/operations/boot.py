@@ -84,14 +84,15 @@ class BootWatch:
             self.looked.set()
 
     async def _look(self) -> None:
+        seen = self._recall()
         try:
             present = await asyncio.to_thread(self._engine.backend_run)
+            there = present is not None or await asyncio.to_thread(self._engine.backend_exists)
         except ArcbackupdError as error:
             self._say_once(error)
             return
         self._trouble = ""
-        seen = self._recall()
-        await self._say_if_missing(present, seen)
+        self._say_if_missing(there or seen is None)
         if present is None:
             return
         if self._needs_dump(present, seen):
@@ -185,9 +186,8 @@ class BootWatch:
             return False
         return True
 
-    async def _say_if_missing(self, present: ContainerRun | None, seen: _Seen | None) -> None:
+    def _say_if_missing(self, there: bool) -> None:
         """Say it once when the container whose starts were seen has gone, or has another name now."""
-        there = present is not None or seen is None or await asyncio.to_thread(self._engine.backend_exists)
         if not there and not self._missing:
             hint = (
                 "Correct engine.backend where it was renamed; one of its old name is seen when it is there again."
@@ -240,13 +240,15 @@ def _pump(
 ) -> None:
     """In a thread: hand over whole lines; the end of the stream is the end."""
     with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
-        with stream:
-            rest = b""
-            while block := stream.read(1 << 16, timeout=None):
-                *lines, rest = (rest + block).split(b"\n")
-                for line in lines:
-                    hear(line)
-        loop.call_soon_threadsafe(_finish, ended)
+        try:
+            with stream:
+                rest = b""
+                while block := stream.read(1 << 16, timeout=None):
+                    *lines, rest = (rest + block).split(b"\n")
+                    for line in lines:
+                        hear(line)
+        finally:  # a defect in hearing must not make us deaf
+            loop.call_soon_threadsafe(_finish, ended)
 
 
 def _finish(ended: asyncio.Future[None]) -> None:
