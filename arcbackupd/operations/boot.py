@@ -97,7 +97,7 @@ class BootWatch:
             return
         if self._needs_dump(present, seen):
             await self._begin(present, seen)
-        else:
+        elif self.holder.hold_of(present.container, present.started_at):  # and not of one that came meanwhile
             self.holder.release("its start needs no dump")
 
     def _needs_dump(self, present: ContainerRun, seen: _Seen | None) -> bool:

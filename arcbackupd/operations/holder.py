@@ -95,7 +95,10 @@ class Holder:
         hold = self._hold
         if hold is None or not hold.lasts or hold.container != container:
             return None
-        return hold if started_at is None or started_at <= hold.since else None
+        if started_at is None:
+            return hold
+        # The engine tells of a start a moment after the time that it notes for it.
+        return hold if started_at <= hold.since and hold.started_at - started_at <= LATE else None
 
     def why_not(self, run: ContainerRun) -> str:
         """Why a run isn't held, for people."""

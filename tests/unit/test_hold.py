@@ -86,6 +86,7 @@ def test_a_later_start_of_the_same_container_is_another_hold(make: Make, freezer
     first = holder.hold_of(ID, None)
     later = now() + timedelta(milliseconds=1)
     assert holder.hold_of(ID, later) is None
+    assert holder.hold_of(ID, later - timedelta(minutes=1)) is None
     assert holder.hold_of(OTHER, None) is None
     holder.seize(ID, later)
     assert first
