@@ -47,6 +47,17 @@ def check_config(path: Path, config: Path | None, as_json: bool) -> None:
 
 
 @cli.command()
+@click.pass_obj
+def release(path: Path) -> None:
+    """Let the backend go on, if a daemon that ended left it standing still. Harmless at any other time."""
+    from arcbackupd.operations.hold import let_go_of_leftover
+    from arcbackupd.settings import state_dir_of
+
+    if let_go_of_leftover(state_dir_of(path)):
+        click.echo("The backend goes on.")
+
+
+@cli.command()
 @click.option("--keep", is_flag=True, help="Leave the daemon and its database running at the end.")
 def demo(keep: bool) -> None:
     """Show the main job on a throwaway database."""

@@ -21,13 +21,16 @@ from arcbackupd.control.listening import Listener, inherited, listen
 from arcbackupd.control.server import ControlServer
 from arcbackupd.control.service import Parts, Service
 from arcbackupd.dumps.catalogue import Catalogue
-from arcbackupd.dumps.manifest import Reason
 from arcbackupd.errors import ArcbackupdError, Busy, OperationFailed, UsageError
 from arcbackupd.jobs import JobContext
 from arcbackupd.log import configure_logging, failure, get_logger, log_uncaught
 from arcbackupd.messages import MessageId
 from arcbackupd.operations.backups import Backups
+from arcbackupd.operations.before import BootDump
 from arcbackupd.operations.boot import BootWatch
+from arcbackupd.operations.boot_dump import dump_boot
+from arcbackupd.operations.hold import let_go_of_leftover
+from arcbackupd.operations.holder import Holder
 from arcbackupd.operations.own_starts import OwnStarts
 from arcbackupd.operations.queue import OperationQueue
 from arcbackupd.operations.restores import Restores
@@ -68,6 +71,7 @@ def run(path: Path) -> None:
     configure_logging(settings.log_level)
     log_uncaught()
     with _only_one(settings.state_dir):
+        _let_go(settings.state_dir)
         asyncio.run(Daemon(path, settings).run())
 
 
@@ -116,6 +120,7 @@ class Daemon:
             await self._queue.stop("the daemon stops", _FINISH_SECONDS)
             if boot := self._household.watch.pending:
                 await asyncio.wait([boot], timeout=_LAST_WORDS.total_seconds())
+            await asyncio.to_thread(self._household.watch.holder.release, "the daemon stops")
             await self._runner.stop(_LAST_WORDS)
             await self._server.stop()
 
@@ -131,12 +136,22 @@ class Daemon:
         jobs = _load_jobs(self._path, settings, context, self._host)
         scheduler = Scheduler(jobs, submit=self._runner.submit, history=self._history, clock=self._clock)
 
-        async def boot_dump() -> None:
-            await asyncio.shield(backups.take(Reason.BOOT).result)
+        holder = Holder(engine, settings.boot, settings.state_dir)
+        backups.backend.is_held = lambda: holder.is_holding
+
+        async def boot_dump(boot: BootDump) -> None:
+            await dump_boot(backups, boot)
             # Asked now, so that the first `list` after a boot needn't wait for the answer.
             self._asking = asyncio.create_task(asyncio.to_thread(backups.backend.migrations))
 
-        watch = BootWatch(engine, settings.state_dir / "boot.json", settings.boot.min_interval, boot_dump)
+        watch = BootWatch(
+            engine,
+            settings.state_dir / "boot.json",
+            settings.boot.min_interval,
+            boot_dump,
+            holder=holder,
+            own_starts=self._own_starts,
+        )
         return Household(Parts(settings, backups, restores, scheduler), watch)
 
     def _listener(self) -> Listener:
@@ -177,7 +192,7 @@ class Daemon:
                 _log.warning("The new socket, its group and state_dir hold from the daemon's next start", hint=hint)
             await self._household.stop()
             self._server.set_policy(_policy(settings))
-            household.watch.pending = self._household.watch.pending
+            household.watch.succeed(self._household.watch)
             household.parts.backups.succeed(self._household.parts.backups)
             self._settings, self._household = settings, household
             configure_logging(settings.log_level)
@@ -261,16 +276,16 @@ class Household:
         await self._finish_restores()
         if self.watch.pending:  # of the configuration before
             await asyncio.wait([self.watch.pending])
-        # A boot that was missed comes before catching up: its dump may be all that is missing.
-        await self.watch.look()
-        self.parts.scheduler.start()
-        # Read in a thread, so that catching up finds it remembered. What is wrong there, the job's own run tells.
-        with contextlib.suppress(ArcbackupdError, OSError):
-            await asyncio.to_thread(self.parts.backups.newest_automatic)
-        self.parts.scheduler.catch_up()
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._keep_finishing())
-            tasks.create_task(self.watch.run())
+        async with asyncio.TaskGroup() as living:
+            living.create_task(self.watch.run())
+            living.create_task(self._keep_finishing())
+            # A boot that was missed comes before catching up: its dump may be all that is missing.
+            await self.watch.looked.wait()
+            self.parts.scheduler.start()
+            # In a thread, so that catching up finds it remembered. What is wrong there, the job's own run tells.
+            with contextlib.suppress(ArcbackupdError, OSError):
+                await asyncio.to_thread(self.parts.backups.newest_automatic)
+            self.parts.scheduler.catch_up()
 
     async def _finish_restores(self) -> None:
         """Finish or undo what a daemon that was killed was restoring, before anybody else looks at the database."""
@@ -292,6 +307,15 @@ class Household:
             _log.warning(f"What earlier runs left behind could not be looked at: {error.message}", hint=error.hint)
         except OSError as error:
             _log.warning(f"What earlier runs left behind could not be looked at: {error}")
+
+
+def _let_go(state_dir: Path) -> None:
+    try:
+        if let_go_of_leftover(state_dir):
+            text = "An earlier run of the daemon left the backend standing still; it goes on now"
+            _log.warning(text, message_id=MessageId.HOLD_LEFT_OVER)
+    except ArcbackupdError as error:
+        failure(error, message_id=MessageId.HOLD_STUCK)
 
 
 def _report_crash(task: asyncio.Task[None]) -> None:

@@ -46,3 +46,17 @@ class MessageId(StrEnum):
     """fields: HINT, ERROR_CODE"""
 
     REPLACED_DROPPED = "398ed63a126d4f70b69f560bd2709e3b"
+
+    BACKEND_NOT_HELD = "af7df9d5484448f5a41c5c1456722cea"
+    """fields: HINT"""
+
+    HOLD_TOO_LONG = "43f3457e857248c98c4baab6f036cdca"
+    """fields: DURATION_S"""
+
+    HOLD_STUCK = "5a37099790cb426db83277d33b68c2f7"
+    """fields: HINT"""
+
+    HOLD_LEFT_OVER = "0f5807453d174bb9a9f78103adfbe426"
+
+    BOOT_NOT_SEEN = "93dcf1e9c4b4480c9c65d523e2139d11"
+    """fields: HINT"""

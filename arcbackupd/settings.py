@@ -47,6 +47,16 @@ def _duration(value: object) -> object:
     return parse_duration(value) if isinstance(value, str) else value
 
 
+def _duration_or_never(value: object) -> object:
+    return None if value == "never" else _duration(value)
+
+
+def _positive(value: timedelta | None) -> timedelta | None:
+    if value is not None and value <= timedelta():
+        raise ValueError("must be longer than nothing")
+    return value
+
+
 def _absolute(value: Path) -> Path:
     if not value.is_absolute():
         raise ValueError("must be an absolute path")
@@ -56,6 +66,7 @@ def _absolute(value: Path) -> Path:
 Duration = Annotated[timedelta, BeforeValidator(_duration), Field(gt=timedelta())]
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 ContainerName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+DurationOrNever = Annotated[timedelta | None, BeforeValidator(_duration_or_never), AfterValidator(_positive)]
 Count = Annotated[int, Field(ge=0, le=1_000_000)]
 
 
@@ -121,6 +132,7 @@ class Dump(Section):
     lock_timeout: Duration = timedelta(minutes=1)
     stall_timeout: Duration = timedelta(minutes=5)
     wait_for_database: Duration = timedelta(minutes=2)
+    yield_after: DurationOrNever = timedelta(seconds=30)
     link_unchanged: bool = True
     mode: int = 0o640
     owner: str | None = None
@@ -248,6 +260,14 @@ def load_settings(path: Path) -> Settings:
         raise configuration_error(path, "it, or a credential, is not text in UTF-8") from None
     except RecursionError:
         raise configuration_error(path, "not valid TOML: nested too deeply") from None
+
+
+def state_dir_of(path: Path) -> Path:
+    """The state directory, also when the configuration has become a wrong one: then as it is by default."""
+    try:
+        return load_settings(path).state_dir
+    except UsageError:
+        return _state_dir()
 
 
 def _check_readable(path: Path) -> None:

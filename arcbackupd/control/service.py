@@ -264,6 +264,7 @@ def _row(listed: Listed) -> dict[str, Any]:
         "only_in_code": list(compatibility.only_in_code),
         "leftover": list(compatibility.leftover),
         "manifest": backup.manifest is not None,
+        "before_migrations": backup.before_migrations,
         "stored": ["local"],
     }
 
@@ -289,6 +290,7 @@ def _details(backup: Backup) -> dict[str, Any]:
         "host": manifest and manifest.host,
         "roles": list(backup.roles),
         "links": backup.links,
+        "not_surely_before": manifest.not_surely_before if manifest and backup.before_migrations is False else None,
         "notes": _notes(backup),
     }
 

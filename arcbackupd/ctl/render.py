@@ -86,6 +86,8 @@ def badge(row: Row) -> str:
             text = f"broken ({row['problem']})"
         case status:
             text = str(status)
+    if row.get("before_migrations"):
+        text += ", before migrations"
     elsewhere = [place for place in row["stored"] if place != "local"]
     return clean(text if "local" in row["stored"] or not elsewhere else f"{text}, only at {', '.join(elsewhere)}")
 
@@ -139,6 +141,7 @@ def _facts(row: Row, screen: Screen) -> str:
     facts: list[tuple[str, object]] = [
         ("Status", screen.paint(badge(row), COLORS.get(row["status"]))),
         ("Taken", _taken(row, screen)),
+        ("Boot", _before(row)),
         ("Size", _sizes(row)),
         ("Migrations", None if row["migrations"] is None else f"{plural(row['migrations'], 'migration')} recorded"),
         ("Contents", _contents(row)),
@@ -161,6 +164,15 @@ def _facts(row: Row, screen: Screen) -> str:
 def _taken(row: Row, screen: Screen) -> str:
     took = f", in {duration(row['duration_s'])}" if row["duration_s"] is not None else ""
     return f"{moment(row['taken_at'])} UTC ({since(row['taken_at'], screen.now)}), {clean(row['reason'])}{took}"
+
+
+def _before(row: Row) -> str | None:
+    match row.get("before_migrations"):
+        case True:
+            return "taken surely before the migrations of that start"
+        case False:
+            return clean(f"not surely before the migrations of that start: {row.get('not_surely_before')}")
+    return None
 
 
 def _sizes(row: Row) -> str:

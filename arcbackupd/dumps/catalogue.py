@@ -91,6 +91,12 @@ class Backup:
         return self.scan.migrations if self.scan else None
 
     @property
+    def before_migrations(self) -> bool | None:
+        """Of a boot's dump: whether it was surely taken before that start's migrations."""
+        # A later dump of the same content shares the file, and with it the boot's manifest.
+        return self.manifest.before_migrations if self.manifest and self.reason is Reason.BOOT else None
+
+    @property
     def rows(self) -> dict[str, int]:
         """Rows per table."""
         if self.manifest:

@@ -74,6 +74,10 @@ class Manifest(BaseModel):
     contents: Contents | None = None
     contents_length: _Count = 0
     contents_sha256: _Sha256 | None = None
+    before_migrations: bool | None = None
+    """Of a boot's dump: whether it was surely taken before the migrations of that start."""
+    not_surely_before: _Text | None = None
+    """Why that isn't sure."""
 
     @property
     def duration(self) -> float:

@@ -7,6 +7,7 @@ from datetime import datetime
 from arcbackupd.dumps.manifest import Reason
 from arcbackupd.errors import ArcbackupdError
 from arcbackupd.jobs import Job, JobOutcome, JobSettings, JobStatus
+from arcbackupd.operations.cancellation import SUPERSEDED
 
 
 class DumpJob(Job[JobSettings]):
@@ -20,7 +21,8 @@ class DumpJob(Job[JobSettings]):
         try:
             outcome = await self.context.backups.take(Reason.SCHEDULED).result
         except ArcbackupdError as error:
-            return JobOutcome(error.message, JobStatus.FAILED, logged=True)
+            status = JobStatus.SKIPPED if error.code == SUPERSEDED else JobStatus.FAILED
+            return JobOutcome(error.message, status, logged=True)
         status = JobStatus.SKIPPED if outcome.name is None else JobStatus.DONE
         return JobOutcome(f"{outcome.outcome} {outcome.name or ''}".strip(), status, logged=True)
 

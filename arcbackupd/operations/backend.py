@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from arcbackupd.dumps.compatibility import BACKEND_NOT_RUNNING, parse_showmigrations_plan
@@ -36,6 +37,8 @@ class Backend:
         self._run: ContainerRun | None = None
         self._run_seen_at = -_SAME_RUN_SECONDS
         self._asked: dict[str, tuple[CodeMigrations, float]] = {}
+        self.is_held: Callable[[], bool] = lambda: False
+        """Whether it stands still at present: nothing can be run beside it then."""
 
     def run(self) -> ContainerRun | None:
         """The present run of the backend, asked for at most twice a second. Raise what the engine raises."""
@@ -64,6 +67,8 @@ class Backend:
             known, asked_at = self._asked.get(present.identity, (None, 0.0))
             if known and (known.names is not None or time.monotonic() - asked_at < _RETRY_SECONDS):
                 return known
+            if self.is_held():
+                return CodeMigrations(None, "the backend stands still until its dump is taken")
             answer = self._ask()
             self._asked = {present.identity: (answer, time.monotonic())}
             return answer

@@ -20,7 +20,8 @@ from arcbackupd.log import failure, get_logger, redact
 from arcbackupd.messages import MessageId
 from arcbackupd.operations.backend import Backend, CodeMigrations
 from arcbackupd.operations.backups_dir import disk_error
-from arcbackupd.operations.cancellation import Cancellation
+from arcbackupd.operations.before import BootDump
+from arcbackupd.operations.cancellation import BACKEND_STOPPED, SUPERSEDED, Cancellation
 from arcbackupd.operations.database import Database
 from arcbackupd.operations.events import Notice, Steps
 from arcbackupd.operations.prune import PruneOutcome, RetentionPlan, plan_prune, prune
@@ -33,6 +34,8 @@ from arcbackupd.stack import Engine
 _PRIORITIES = {Reason.BOOT: Priority.BOOT, Reason.MANUAL: Priority.MANUAL, Reason.SCHEDULED: Priority.SCHEDULED}
 _AHEAD = timedelta(minutes=1)
 """A dump whose second was taken is named after a later one."""
+_NO_FAILURE = (SUPERSEDED, BACKEND_STOPPED)
+"""Codes of the errors of dumps that were given up because there is, or will be, a better one."""
 _log = get_logger()
 
 
@@ -132,12 +135,18 @@ class Backups:
 
     # Doing.
 
-    def take(self, reason: Reason) -> Operation[TakeOutcome]:
-        """Queue a dump; its outcome is the operation's ``result``, and the journal's."""
+    def take(self, reason: Reason, boot: BootDump | None = None) -> Operation[TakeOutcome]:
+        """Queue a dump; its outcome is the operation's ``result``, and the journal's.
+
+        One for a ``boot`` of the backend, which stands still meanwhile, takes over from any other that runs.
+        """
 
         def start(cancellation: Cancellation) -> Steps[TakeOutcome]:
-            return self._logged_take(self._take(reason, cancellation))
+            return self._logged_take(self._take(reason, cancellation, boot))
 
+        if boot and (current := self._queue.current) and current.kind == "dump":
+            why, hint = "the backend started, whose own dump comes now", "That one has the same, and is newer."
+            current.cancellation.cancel(why, code=SUPERSEDED, hint=hint)
         return self._queue.submit("dump", start, _PRIORITIES[reason], job="dump", reason=str(reason))
 
     def snapshot(self, database: str, moment: datetime, cancellation: Cancellation) -> Steps[TakeOutcome]:
@@ -192,9 +201,10 @@ class Backups:
         if ended := database.end_dumps():
             _log.warning(f"Ended {ended} abandoned pg_dump on the database server")
 
-    def _take(self, reason: Reason, cancellation: Cancellation) -> Steps[TakeOutcome]:
+    def _take(self, reason: Reason, cancellation: Cancellation, boot: BootDump | None = None) -> Steps[TakeOutcome]:
         """Reads the installation as its first step, so that what is wrong there is told like everything else."""
-        return (yield from take(self._take_context(), reason, cancellation))
+        context = replace(self._take_context(), boot=boot)
+        return (yield from take(context, reason, cancellation))
 
     def _prune(self, cancellation: Cancellation) -> Steps[PruneOutcome]:
         directory = self.directory()
@@ -205,11 +215,16 @@ class Backups:
         try:
             outcome = yield from self._with_notices(steps)
         except ArcbackupdError as error:
-            failure(error, message_id=MessageId.DUMP_FAILED)
-            self.last_dump_failure = error.message
+            if error.code in _NO_FAILURE:
+                _log.info(error.message, hint=error.hint, error_code=error.code)
+            else:
+                failure(error, message_id=MessageId.DUMP_FAILED)
+                self.last_dump_failure = error.message
             raise
         self.last_dump_failure = None
-        if outcome.name:
+        if outcome.outcome == "used":
+            _log.info(f"{outcome.name} was taken just before this start and stands for it", backup=outcome.name)
+        elif outcome.name:
             _log_taken(outcome)
         return outcome
 

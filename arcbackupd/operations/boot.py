@@ -14,12 +14,17 @@ from pydantic import AwareDatetime, BaseModel, ValidationError
 from arcbackupd.errors import ArcbackupdError
 from arcbackupd.files import write_atomically
 from arcbackupd.log import failure, get_logger
+from arcbackupd.messages import MessageId
+from arcbackupd.operations.before import BootDump
 from arcbackupd.operations.cancellation import INTERRUPTED
+from arcbackupd.operations.holder import Holder
+from arcbackupd.operations.own_starts import OwnStarts
 from arcbackupd.stack import ContainerRun, Engine
+from arcbackupd.stack.events import ENDS, STARTS, ContainerEvent, parse_event
 from arcbackupd.stack.process import Command, Stream
 
 _LOOK_SECONDS = 2.0
-_RECONNECT_SECONDS = 5.0
+_RECONNECT_SECONDS = 1.0
 _LOOK_ANYWAY_SECONDS = 30.0
 """How long a start can go unnoticed that came just before the engine began to tell us of them."""
 _log = get_logger()
@@ -34,61 +39,111 @@ class _Seen(BaseModel):
 
 
 class BootWatch:
-    """Follows the engine's events, and looks by itself where there are none. Compares runs, not events."""
+    """Follows the engine's events, and looks by itself where there are none. Compares runs, not events.
+
+    An event only says when to look, and lets the backend be held at once: whether its start needs a dump, and
+    whether the hold was worth anything, is found out while it stands still.
+    """
 
     def __init__(
-        self, engine: Engine, memory: Path, min_interval: timedelta, dump: Callable[[], Awaitable[object]]
+        self,
+        engine: Engine,
+        memory: Path,
+        min_interval: timedelta,
+        dump: Callable[[BootDump], Awaitable[object]],
+        *,
+        holder: Holder,
+        own_starts: OwnStarts,
     ) -> None:
         """``dump`` takes the dump of a boot; ``memory`` is the file that remembers the last run seen."""
         self._engine = engine
         self._memory = memory
         self._min_interval = min_interval
         self._dump = dump
+        self.holder = holder
+        """Holds the backend; whoever ends the watch for good releases it."""
+        self._own_starts = own_starts
         self._trouble = ""
+        self._missing = False
+        self._boot: BootDump | None = None
+        self.looked = asyncio.Event()
+        """Set once the present run was compared with the last one seen, and dumped if need be."""
         self.pending: asyncio.Task[None] | None = None
         """The boot's dump that was last begun. It goes on, and is noted, when a reload replaces this watch."""
+
+    def succeed(self, previous: BootWatch) -> None:
+        """Take over what is under way under the configuration before."""
+        self.pending, self._boot = previous.pending, previous._boot
+        self.holder.succeed(previous.holder)
 
     async def look(self) -> None:
         """Compare the backend's present run with the last one seen; take a dump if it is another one."""
         try:
+            await self._look()
+        finally:
+            self.looked.set()
+
+    async def _look(self) -> None:
+        seen = self._recall()
+        try:
             present = await asyncio.to_thread(self._engine.backend_run)
+            there = present is not None or await asyncio.to_thread(self._engine.backend_exists)
         except ArcbackupdError as error:
             self._say_once(error)
             return
         self._trouble = ""
-        seen = self._recall()
-        if present is None or (seen and seen.identity == present.identity):
+        self._say_if_missing(there or seen is None)
+        if present is None:
             return
+        if self._needs_dump(present, seen):
+            await self._begin(present, seen)
+        elif self.holder.hold_of(present.container, present.started_at):  # and not of one that came meanwhile
+            self.holder.release("its start needs no dump")
+
+    def _needs_dump(self, present: ContainerRun, seen: _Seen | None) -> bool:
+        if seen and seen.identity == present.identity:
+            return False
+        if self._own_starts.include(present.started_at):
+            _log.info("The backend was started by the daemon itself; that needs no dump")
+            self._remember(present, seen.dumped_at if seen else None)
+            return False
         if seen and seen.image == present.image and _recent(seen.dumped_at, self._min_interval):
             _log.info("The backend started again so soon that its last boot's dump stands for this one too")
             self._remember(present, seen.dumped_at)
-            return
+            return False
+        return True
+
+    async def _begin(self, present: ContainerRun, seen: _Seen | None) -> None:
+        if present.started_at:  # one that no event told of, after a restart of the engine say, may still be in time
+            await asyncio.to_thread(self.holder.seize, present.container, present.started_at, present.pid)
         _log.info("The backend started", image=present.image)
-        self.pending = asyncio.create_task(self._take(present, seen), name="boot dump")
+        self._boot = BootDump(present, self.holder)
+        self.pending = asyncio.create_task(self._take(self._boot, seen), name="boot dump")
         await asyncio.shield(self.pending)
 
-    async def _take(self, present: ContainerRun, seen: _Seen | None) -> None:
+    async def _take(self, boot: BootDump, seen: _Seen | None) -> None:
         try:
-            await self._dump()
+            await self._dump(boot)
         except ArcbackupdError as error:  # the journal has it already
             if error.code not in INTERRUPTED:
-                self._remember(present, seen.dumped_at if seen else None)
+                self._remember(boot.run, seen.dumped_at if seen else None)
         else:
-            self._remember(present, datetime.now(UTC))
+            self._remember(boot.run, datetime.now(UTC))
 
     async def run(self) -> None:
         """Look whenever the engine says that the backend started, until cancelled."""
         while True:
             command = self._engine.watch_backend()
             if command is None:
+                await self.look()
                 await asyncio.sleep(_LOOK_SECONDS)
             else:
                 await self._follow(command)
                 await asyncio.sleep(_RECONNECT_SECONDS)
-            await self.look()
+                await self.look()
 
     async def _follow(self, command: Command) -> None:
-        """Look at every line that the engine's event stream writes, until it ends."""
+        """Hear every event that the engine's stream tells, until it ends."""
         started = asyncio.Event()
         loop = asyncio.get_running_loop()
         ended = loop.create_future()
@@ -97,8 +152,12 @@ class BootWatch:
         except ArcbackupdError as error:
             self._say_once(error)
             return
-        pump = threading.Thread(target=_pump, args=(stream, loop, started, ended), name="events", daemon=True)
-        pump.start()
+
+        def hear(line: bytes) -> None:
+            if (event := parse_event(line)) and self._hear(event):
+                loop.call_soon_threadsafe(started.set)
+
+        threading.Thread(target=_pump, args=(stream, loop, hear, ended), name="events", daemon=True).start()
         try:
             while not ended.done():
                 # First of all too: the backend may have started while the last look took its dump.
@@ -113,6 +172,29 @@ class BootWatch:
                     waiting.cancel()
         finally:
             stream.kill()
+
+    def _hear(self, event: ContainerEvent) -> bool:
+        """In the thread of the events: do at once what can't wait; return whether to look."""
+        if event.action in STARTS:
+            if not self._own_starts.include(event.at):
+                self.holder.seize(event.container, event.at)
+            return True
+        if event.action in ENDS:
+            self.holder.stopping(event.container)
+            if self._boot and self._boot.run.container == event.container:
+                self._boot.backend_stops()
+            return False
+        return True
+
+    def _say_if_missing(self, there: bool) -> None:
+        """Say it once when the container whose starts were seen has gone, or has another name now."""
+        if not there and not self._missing:
+            hint = (
+                "Correct engine.backend where it was renamed; one of its old name is seen when it is there again."
+            )
+            text = "The backend's container isn't there any more, so that its starts can't be seen"
+            _log.warning(text, hint=hint, message_id=MessageId.BOOT_NOT_SEEN)
+        self._missing = not there
 
     def _say_once(self, error: ArcbackupdError) -> None:
         if error.code != self._trouble:
@@ -154,14 +236,19 @@ def _close_opened(opening: asyncio.Future[Stream]) -> None:
 
 
 def _pump(
-    stream: Stream, loop: asyncio.AbstractEventLoop, started: asyncio.Event, ended: asyncio.Future[None]
+    stream: Stream, loop: asyncio.AbstractEventLoop, hear: Callable[[bytes], None], ended: asyncio.Future[None]
 ) -> None:
-    """In a thread: a byte from the stream is a start; the end of the stream is the end."""
+    """In a thread: hand over whole lines; the end of the stream is the end."""
     with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
-        with stream:
-            while stream.read(1 << 16, timeout=None):
-                loop.call_soon_threadsafe(started.set)
-        loop.call_soon_threadsafe(_finish, ended)
+        try:
+            with stream:
+                rest = b""
+                while block := stream.read(1 << 16, timeout=None):
+                    *lines, rest = (rest + block).split(b"\n")
+                    for line in lines:
+                        hear(line)
+        finally:  # a defect in hearing must not make us deaf
+            loop.call_soon_threadsafe(_finish, ended)
 
 
 def _finish(ended: asyncio.Future[None]) -> None:

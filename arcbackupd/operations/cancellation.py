@@ -8,8 +8,11 @@ from contextlib import contextmanager
 
 from arcbackupd.errors import OperationFailed
 
-INTERRUPTED = ("cancelled", "stopping")
-"""Codes of the errors of operations that were abandoned, or not begun, because the daemon stops."""
+BACKEND_STOPPED = "backend-stopped"
+SUPERSEDED = "superseded"
+GAVE_WAY = "gave-way"
+INTERRUPTED = ("cancelled", "stopping", BACKEND_STOPPED)
+"""Codes of the errors of operations that were abandoned, or not begun, because daemon or backend stops."""
 
 
 class Cancelled(OperationFailed):
@@ -21,24 +24,26 @@ class Cancellation:
 
     def __init__(self) -> None:
         self._asked = threading.Event()
-        self._why = ""
+        self._error: Cancelled | None = None
         self._interrupt: Callable[[], None] | None = None
         self._lock = threading.Lock()
         self.too_late = threading.Event()
         """Set by an operation that has come so far that it is finished, whoever wants it undone."""
 
-    def cancel(self, why: str) -> None:
-        """Ask to stop, for a reason that completes the sentence "The dump was abandoned because …"."""
+    def cancel(self, why: str, *, code: str = "cancelled", hint: str = "") -> None:
+        """Ask to stop, for a reason that completes the sentence "It was abandoned because …"; the first counts."""
         with self._lock:
-            self._why = self._why or why
+            if self._error is None:
+                message = f"It was abandoned because {why}; nothing was left behind."
+                self._error = Cancelled(code, message, hint=hint)
             self._asked.set()
             if self._interrupt:
                 self._interrupt()
 
     def check(self) -> None:
         """Raise Cancelled when it was asked for."""
-        if self._asked.is_set():
-            raise Cancelled("cancelled", f"It was abandoned because {self._why}; nothing was left behind.")
+        if self._error:
+            raise self._error
 
     def wait(self, seconds: float) -> None:
         """Wait, but no longer than until it is asked for; then raise Cancelled."""

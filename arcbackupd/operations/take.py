@@ -25,9 +25,11 @@ from arcbackupd.dumps.writer import (
 )
 from arcbackupd.errors import ArcbackupdError, OperationFailed
 from arcbackupd.operations.backups_dir import check_room, disk_error, file_rights, locked, prepare_directory
+from arcbackupd.operations.before import BootDump
 from arcbackupd.operations.cancellation import Cancellation
 from arcbackupd.operations.database import Database, ServerFacts
 from arcbackupd.operations.events import Notice, Progress, Step, Steps
+from arcbackupd.operations.yielding import yielding
 from arcbackupd.postgres import DUMP_APPLICATION
 from arcbackupd.settings import Dump as DumpSettings
 from arcbackupd.settings import Installation
@@ -41,6 +43,8 @@ _LOW_PRIORITY = 10
 @dataclass(frozen=True)
 class TakeOutcome:
     """How it ended: ``published`` a new file, ``unchanged`` (another name for the previous one), ``skipped``.
+
+    Or ``used``: one that was there already is just as good.
 
     ``size`` is that of the file and ``sql_length`` that of the SQL, in bytes; ``name`` is ``None`` when skipped.
     """
@@ -67,10 +71,14 @@ class TakeContext:
     host: str
     backend_image: Callable[[], str | None]
     taken_at: datetime | None = None
+    boot: BootDump | None = None
+    """The start of the backend that the dump is taken for."""
 
 
 def take(context: TakeContext, reason: Reason, cancellation: Cancellation) -> Steps[TakeOutcome]:
     """Take a dump for a reason. Raise ArcbackupdError when there is none; nothing is left behind then."""
+    if context.boot:
+        context.boot.begin(cancellation)
     directory = context.installation.backups_dir
     yield Step("wait", "Waiting for the database")
     limit = context.settings.wait_for_database
@@ -78,6 +86,11 @@ def take(context: TakeContext, reason: Reason, cancellation: Cancellation) -> St
     if facts.tables == 0 and reason.automatic:
         yield Notice(f"The database {context.database.name} has no tables yet; there is nothing to dump.")
         return TakeOutcome("skipped", None, reason)
+    if context.boot:
+        context.boot.ask(context.database)
+        if standing := _standing(context, context.boot):
+            yield Step("use", f"{standing} was taken just before this start and stands for it")
+            return TakeOutcome("used", standing, reason)
     rights = file_rights(context.settings)
     prepare_directory(directory, rights)
     with (yield from locked(directory, cancellation)):
@@ -132,7 +145,8 @@ def _stream(
         application, context.settings.lock_timeout, low_priority=_low_priority(context, reason)
     )
     try:
-        return (yield from _read_dump(context, command, partial, newest, cancellation))
+        with yielding(context.database, application, context.settings.yield_after, cancellation):
+            return (yield from _read_dump(context, command, partial, newest, cancellation))
     except BaseException as failure:
         _end_on_server(context.database, application, failure)
         raise
@@ -151,6 +165,8 @@ def _read_dump(
         began = told = time.monotonic()
         expected = newest.manifest.sql_length if newest and newest.manifest else None
         while block := stream.read(BLOCK, timeout=stall):
+            if context.boot and not scanner.length:
+                context.boot.read_first()
             scanner.feed(block)
             partial.write(block)
             if (now := time.monotonic()) - told >= _PROGRESS_SECONDS:
@@ -189,6 +205,7 @@ def _end_on_server(database: Database, application: str, failure: BaseException)
 def _manifest(
     context: TakeContext, reason: Reason, started: datetime, facts: ServerFacts, scan: Scan, compressed: int
 ) -> Manifest:
+    doubt = context.boot.doubt(scan.migrations) if context.boot else ""
     return Manifest(
         kind=_kind(reason),
         reason=reason,
@@ -205,6 +222,8 @@ def _manifest(
         content_sha256=scan.content_sha256,
         compressed_length=compressed,
         contents=Contents(rows=scan.rows, migrations=scan.migrations, roles=scan.roles),
+        before_migrations=not doubt if context.boot else None,
+        not_surely_before=doubt or None,
     )
 
 
@@ -238,6 +257,12 @@ def _still_there(context: TakeContext, newest: Backup) -> bool:
     except FileNotFoundError:
         return False
     return FileIdentity(status.st_ino, status.st_size, status.st_mtime_ns) == newest.identity
+
+
+def _standing(context: TakeContext, boot: BootDump) -> str | None:
+    """A dump that is there already and is as good as one taken now."""
+    backups = context.catalogue.read(context.installation.backups_dir)
+    return next((backup.name for backup in backups if boot.stands_for(backup)), None)
 
 
 def _newest_good(backups: list[Backup]) -> Backup | None:

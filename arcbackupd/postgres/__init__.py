@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 DUMP_APPLICATION = "arcbackupd-dump"
 """Beginning of the ``application_name`` of every pg_dump that the daemon starts, by which it is found again."""
@@ -55,6 +55,25 @@ TERMINATE_DUMPS = """
      WHERE pid <> pg_backend_pid() AND datname = current_database() AND application_name LIKE '{prefix}%'
 """
 """Ends the server's side of every pg_dump of this database whose application name begins so; one row: how many."""
+
+BACKEND_SESSIONS = """
+    SELECT count(*), (SELECT to_regclass('django_migrations') IS NOT NULL) FROM pg_stat_activity
+     WHERE pid <> pg_backend_pid() AND datname = current_database() AND backend_type = 'client backend'
+       AND application_name NOT LIKE '{ours}%' AND backend_start >= '{since}' {from_there}
+"""
+"""One row: sessions that the backend may have begun since its start, and whether there are recorded migrations."""
+
+RECORDED_MIGRATIONS = "SELECT app || '.' || name, applied >= '{since}' FROM django_migrations"
+"""Rows of a migration, and whether it was applied since a moment."""
+
+LONGEST_WAIT = """
+    WITH dump AS (SELECT array_agg(pid) AS pids FROM pg_stat_activity WHERE application_name = '{application}')
+    SELECT coalesce(max(extract(epoch FROM clock_timestamp() - waiting.waitstart)), 0)
+      FROM pg_locks AS waiting, dump
+     WHERE NOT waiting.granted AND cardinality(pg_blocking_pids(waiting.pid)) > 0
+       AND pg_blocking_pids(waiting.pid) <@ dump.pids
+"""
+"""One row: for how many seconds the dump of that name, and nothing besides it, has kept somebody waiting."""
 
 
 def pg_dump(user: str, database: str, lock_timeout: timedelta) -> tuple[str, ...]:
@@ -109,6 +128,23 @@ def _psql(user: str, database: str) -> tuple[str, ...]:
 def terminate_dumps(prefix: str = DUMP_APPLICATION) -> str:
     """SQL that ends the server's side of dumps by application name; the prefix is ours, never a user's text."""
     return TERMINATE_DUMPS.format(prefix=prefix)
+
+
+def backend_sessions(since: datetime, addresses: tuple[str, ...]) -> str:
+    """SQL for the sessions begun since then from these addresses; without any, from anywhere."""
+    listed = ", ".join(f"'{address}'" for address in addresses)
+    from_there = f"AND client_addr IN ({listed})" if addresses else ""
+    return BACKEND_SESSIONS.format(ours=QUERY_APPLICATION, since=since.isoformat(), from_there=from_there)
+
+
+def recorded_migrations(since: datetime) -> str:
+    """SQL for the recorded migrations, and which of them are new since then."""
+    return RECORDED_MIGRATIONS.format(since=since.isoformat())
+
+
+def longest_wait(application: str) -> str:
+    """SQL for how long that dump alone has kept somebody waiting; the name is ours, never a user's text."""
+    return LONGEST_WAIT.format(application=application)
 
 
 def _connection(database: str) -> str:

@@ -2,10 +2,10 @@
 
 from arcbackupd.settings import Engine as EngineSettings
 from arcbackupd.stack.containers import ContainerEngine
-from arcbackupd.stack.engine import ContainerRun, Engine, ServiceState
+from arcbackupd.stack.engine import ContainerRun, Engine, HealthCheck, ServiceState
 from arcbackupd.stack.local import LocalEngine
 
-__all__ = ["ContainerRun", "Engine", "ServiceState", "open_engine"]
+__all__ = ["ContainerRun", "Engine", "HealthCheck", "ServiceState", "open_engine"]
 
 
 def open_engine(settings: EngineSettings) -> Engine:

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 from arcbackupd.errors import ArcbackupdError, OperationFailed
 from arcbackupd.settings import Engine as EngineSettings
-from arcbackupd.stack.engine import NICE, ContainerRun, ServiceState
+from arcbackupd.stack.engine import NICE, ContainerRun, HealthCheck, ServiceState
+from arcbackupd.stack.events import TOLD, parse_time
 from arcbackupd.stack.process import Command, Finished, run
 
 _INSPECT_TIMEOUT = 30
 _PODMAN_SOCKET = "unix:///run/podman/podman.sock"
-_STATE = "{{json .State.Running}},{{json .State.StartedAt}},{{json .Image}}"
-# podman's client goes by the names of Go's fields, not by those of the JSON
-_INSPECT = {"docker": "[{{json .Id}}," + _STATE + "]", "podman": "[{{json .ID}}," + _STATE + "]"}
-_SERVICE = "[{{json .Name}},{{json .State}},{{json .Config.Labels}}]"
-_ADDRESSES = "{{json .NetworkSettings}}"
 _COMPOSE_SERVICE = "com.docker.compose.service"
 _COMPOSE_NEEDS = "com.docker.compose.depends_on"
 """``db:service_healthy:false,broker:service_started:true``: services of the project, with condition and restart."""
+# What the engine takes where a health check leaves it out.
+_HEALTH_INTERVAL = 30_000_000_000
+_HEALTH_RETRIES = 3
 
 
 class ContainerEngine:
@@ -63,28 +63,41 @@ class ContainerEngine:
 
     def backend_run(self) -> ContainerRun | None:
         """See `Engine.backend_run`."""
-        finished = self._inspect(_INSPECT[self._kind], self._settings.backend)
-        if finished.status:
+        inspected = self._inspect_backend()
+        if inspected is None:
             return None
-        identity, running, started, image = json.loads(finished.output)
-        return ContainerRun(f"{identity} {started}", image) if running else None
+        state = inspected["State"]
+        if not state["Running"]:
+            return None
+        return ContainerRun(
+            identity=f"{inspected['Id']} {state['StartedAt']}",
+            image=inspected["Image"],
+            container=inspected["Id"],
+            started_at=parse_time(state["StartedAt"]),
+            pid=state["Pid"],
+            addresses=network_addresses(inspected.get("NetworkSettings") or {}),
+            health=_health_check(inspected["Config"].get("Healthcheck") or {}),
+        )
+
+    def backend_exists(self) -> bool:
+        """See `Engine.backend_exists`."""
+        return self._inspect_backend() is not None
 
     def watch_backend(self) -> Command | None:
         """See `Engine.watch_backend`."""
         return self._command(
             "events",
             "--filter=type=container",
-            "--filter=event=start",
+            *(f"--filter=event={action}" for action in TOLD),
             f"--filter=container={self._settings.backend}",
             "--format={{json .}}",
         )
 
     def services(self) -> list[ServiceState]:
         """See `Engine.services`; what Compose noted at the containers says which needs which."""
-        finished = self._inspect(_SERVICE, *self._settings.services)
-        found = [json.loads(line) for line in finished.output.splitlines() if line.startswith(b'["')]
-        named = {(labels or {}).get(_COMPOSE_SERVICE): name.lstrip("/") for name, _, labels in found}
-        states = [_service_state(name.lstrip("/"), state, labels or {}, named) for name, state, labels in found]
+        found = self._inspect(*self._settings.services) if self._settings.services else []
+        named = {_labels(told).get(_COMPOSE_SERVICE): _name(told) for told in found}
+        states = [_service_state(told, named) for told in found]
         return sorted(states, key=lambda state: self._settings.services.index(state.name))
 
     def start_service(self, name: str) -> Command:
@@ -97,10 +110,8 @@ class ContainerEngine:
 
     def database_addresses(self) -> tuple[str, ...]:
         """See `Engine.database_addresses`."""
-        finished = self._inspect(_ADDRESSES, self._settings.database)
-        if finished.status:
-            return ()
-        return network_addresses(json.loads(finished.output))
+        found = self._inspect(self._settings.database)
+        return network_addresses(found[0].get("NetworkSettings") or {}) if found else ()
 
     def explain(self, finished: Finished) -> ArcbackupdError | None:
         """See `Engine.explain`."""
@@ -130,13 +141,16 @@ class ContainerEngine:
             return OperationFailed("engine-down", f"The {self._kind} engine is not running.", hint=hint)
         return None
 
-    def _inspect(self, template: str, *names: str) -> Finished:
-        """What the engine tells of containers, a line each; of those that don't exist it tells nothing."""
-        command = self._command("inspect", "--type=container", f"--format={template}", *names)
-        finished = run(command, timeout=_INSPECT_TIMEOUT)
+    def _inspect_backend(self) -> Mapping[str, Any] | None:
+        return next(iter(self._inspect(self._settings.backend)), None)
+
+    def _inspect(self, *names: str) -> list[Mapping[str, Any]]:
+        """What the engine tells of containers; nothing of those that don't exist."""
+        # Without a format: in templates docker and podman disagree on names, and docker on what isn't set.
+        finished = run(self._command("inspect", "--type=container", *names), timeout=_INSPECT_TIMEOUT)
         if finished.status:
             self._raise_unless_missing(finished)
-        return finished
+        return list(json.loads(finished.output or b"[]"))
 
     def _raise_unless_missing(self, finished: Finished) -> None:
         if "no such" in finished.error.lower():
@@ -160,23 +174,40 @@ class ContainerEngine:
         return {"DOCKER_HOST": docker_socket} if docker_socket else {}
 
 
-def network_addresses(settings: Mapping[str, Any]) -> tuple[str, ...]:
+def network_addresses(network: Mapping[str, Any]) -> tuple[str, ...]:
     """The addresses in what the engine tells of a container's network settings."""
-    networks = [settings, *(settings.get("Networks") or {}).values()]
-    found = [network.get(key) for network in networks if network for key in ("IPAddress", "GlobalIPv6Address")]
+    places = [network, *(network.get("Networks") or {}).values()]
+    found = (place.get(key) for place in places for key in ("IPAddress", "GlobalIPv6Address"))
     return tuple(dict.fromkeys(address for address in found if address))
 
 
-def _service_state(
-    name: str, state: Mapping[str, Any], labels: Mapping[str, str], named: Mapping[str | None, str]
-) -> ServiceState:
+def _service_state(told: Mapping[str, Any], named: Mapping[str | None, str]) -> ServiceState:
+    state = told["State"]
     health = (state.get("Health") or {}).get("Status")
-    needs = [entry.partition(":")[0] for entry in labels.get(_COMPOSE_NEEDS, "").split(",")]
+    needs = [entry.partition(":")[0] for entry in _labels(told).get(_COMPOSE_NEEDS, "").split(",")]
     return ServiceState(
-        name,
+        _name(told),
         running=bool(state["Running"]),
         started_at=str(state["StartedAt"]),
         restarting=bool(state.get("Restarting")),
         health=health if health in ("starting", "healthy", "unhealthy") else None,
         needs=frozenset(named[need] for need in needs if need and need in named),
+    )
+
+
+def _name(told: Mapping[str, Any]) -> str:
+    return str(told["Name"]).lstrip("/")
+
+
+def _labels(told: Mapping[str, Any]) -> Mapping[str, str]:
+    return told["Config"].get("Labels") or {}
+
+
+def _health_check(told: Mapping[str, Any]) -> HealthCheck | None:
+    if told.get("Test", ["NONE"])[:1] in ([], ["NONE"]):
+        return None
+    return HealthCheck(
+        start_period=timedelta(microseconds=(told.get("StartPeriod") or 0) / 1000),
+        interval=timedelta(microseconds=(told.get("Interval") or _HEALTH_INTERVAL) / 1000),
+        retries=told.get("Retries") or _HEALTH_RETRIES,
     )

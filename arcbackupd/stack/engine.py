@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from arcbackupd.errors import ArcbackupdError
@@ -14,11 +15,28 @@ NICE = ("nice", "-n", "10")
 
 
 @dataclass(frozen=True)
+class HealthCheck:
+    """How the engine probes a container: failures count from the end of the start period on."""
+
+    start_period: timedelta
+    interval: timedelta
+    retries: int
+
+
+@dataclass(frozen=True)
 class ContainerRun:
-    """One run of a container: the same ``identity`` (id and start time) means that it wasn't started since."""
+    """One run of a container: the same ``identity`` (id and start time) means that it wasn't started since.
+
+    ``addresses`` are those of its own on networks; one without any, or on the host's network, has none.
+    """
 
     identity: str
     image: str
+    container: str = ""
+    started_at: datetime | None = None
+    pid: int = 0
+    addresses: tuple[str, ...] = ()
+    health: HealthCheck | None = None
 
 
 @dataclass(frozen=True)
@@ -63,8 +81,14 @@ class Engine(Protocol):
     def backend_run(self) -> ContainerRun | None:
         """The present run of the backend, ``None`` when it isn't running. Raise OperationFailed when unknowable."""
 
+    def backend_exists(self) -> bool:
+        """Whether there is a backend to run. Raise OperationFailed when unknowable."""
+
     def watch_backend(self) -> Command | None:
-        """A command that writes a line at every start of the backend; ``None``: ask `backend_run` now and then."""
+        """A command that writes the events of the backend's container, a line each, as `parse_event` reads them.
+
+        ``None``: there are none; ask `backend_run` now and then.
+        """
 
     def services(self) -> list[ServiceState]:
         """The services that use the database, those that exist, in the configuration's order.

@@ -61,6 +61,10 @@ class LocalEngine:
             return None
         return ContainerRun(f"{pid} {started}", "local")
 
+    def backend_exists(self) -> bool:
+        """It is the host's own; nobody takes it away."""
+        return True
+
     def watch_backend(self) -> Command | None:
         """There are no events to wait for."""
         return None

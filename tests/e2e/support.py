@@ -55,10 +55,12 @@ def _read(path: Path) -> str:
 @contextmanager
 def table_locked(stack: ArcsecondStack, table: str = "targets_target") -> Iterator[None]:
     """Hold a table, so that a dump that begins waits for it."""
-    argv = stack.engine.argv("exec", "-i", "-e", "PGPASSWORD", stack.database, "psql", "-XAtq")
+    variables = {"PGPASSWORD": stack.password, "PGAPPNAME": "arcbackupd-tests"}
+    names = [word for name in variables for word in ("-e", name)]
+    argv = stack.engine.argv("exec", "-i", *names, stack.database, "psql", "-XAtq")
     with subprocess.Popen(
         [*argv, "-U", stack.user, "-d", stack.db],
-        env={**os.environ, **stack.engine.env, "PGPASSWORD": stack.password},
+        env={**os.environ, **stack.engine.env, **variables},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -185,6 +185,12 @@ class Daemon:
             )
         return Answer(done.returncode, done.stdout, done.stderr)
 
+    def program(self, *arguments: str, timeout: float = 120) -> Answer:
+        """Run `arcbackupd …` with the daemon's configuration, as an operator does by hand."""
+        argv = [sys.executable, "-m", "arcbackupd", "--config", str(self.config), *arguments]
+        done = subprocess.run(argv, env=_clean_environment(), capture_output=True, text=True, timeout=timeout)
+        return Answer(done.returncode, done.stdout, done.stderr)
+
     def json(self, *arguments: str, status: int | None = 0, timeout: float = 120) -> dict[str, Any]:
         """Run `arcbackupctl … --json` and return its answer."""
         return self.ctl(*arguments, "--json", status=status, timeout=timeout).json

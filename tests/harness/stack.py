@@ -192,9 +192,9 @@ class ArcsecondStack:
         )
         self.wait_database()
 
-    def create_backend_container(self, image: str | None = None) -> None:
-        """Create and start the backend container: it migrates, then serves."""
-        probe = PROBE if self._healthcheck else ()
+    def create_backend_container(self, image: str | None = None, probe: Sequence[str] | None = None) -> None:
+        """Create and start the backend container: it migrates, then serves. `probe` overrides its health check."""
+        probe = probe or (PROBE if self._healthcheck else ())
         self._run(
             self.backend,
             image or images.backend(self.engine),
@@ -313,7 +313,8 @@ class ArcsecondStack:
         self, argv: Sequence[str], *, stdin: str = "", check: bool = True, timeout: float = 300
     ) -> subprocess.CompletedProcess[str]:
         """Run one of PostgreSQL's programs in the database container, with the password."""
-        env = {"PGPASSWORD": self.password}
+        # The name tells the daemon that it isn't the backend's session.
+        env = {"PGPASSWORD": self.password, "PGAPPNAME": "arcbackupd-tests"}
         return self.exec(self.database, *argv, env=env, stdin=stdin, check=check, timeout=timeout)
 
     def create_database(self, name: str) -> None:

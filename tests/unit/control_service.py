@@ -54,6 +54,7 @@ def backup_row(index: int = 1, **changes: Any) -> dict[str, Any]:
         "only_in_code": [],
         "leftover": [],
         "manifest": True,
+        "before_migrations": None,
         "stored": ["local"],
     }
     return row | changes
@@ -80,6 +81,7 @@ def inspection_row(**changes: Any) -> dict[str, Any]:
         "host": "dome",
         "roles": ["arcsecond_docker"],
         "links": 2,
+        "not_surely_before": None,
         "notes": ["The hold held."],
     }
     return backup_row() | more | changes

@@ -6,11 +6,16 @@ import asyncio
 import json
 import os
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
+import time_machine
+
 from arcbackupd.operations.boot import BootWatch
+from arcbackupd.operations.holder import Holder
+from arcbackupd.operations.own_starts import OwnStarts
+from arcbackupd.settings import Boot
 from arcbackupd.stack import ContainerRun, Engine
 from arcbackupd.stack.process import Command
 
@@ -29,10 +34,23 @@ class OneBackend:
         return Command(("/bin/sh", "-c", f"echo $$ >> {self.pids}; exec sleep 60"))
 
 
-def watching(tmp_path: Path, dump: Callable[[], Awaitable[object]]) -> tuple[OneBackend, BootWatch]:
-    engine = OneBackend(tmp_path / "pids")
-    watch = BootWatch(cast("Engine", cast("Any", engine)), tmp_path / "boot.json", timedelta(microseconds=1), dump)
-    return engine, watch
+def watching(
+    tmp_path: Path,
+    dump: Callable[[], Awaitable[object]],
+    own_starts: OwnStarts | None = None,
+    min_interval: timedelta = timedelta(microseconds=1),
+) -> tuple[OneBackend, BootWatch]:
+    backend = OneBackend(tmp_path / "pids")
+    engine = cast("Engine", cast("Any", backend))
+    watch = BootWatch(
+        engine,
+        tmp_path / "boot.json",
+        min_interval,
+        lambda _: dump(),
+        holder=Holder(engine, Boot(), tmp_path),
+        own_starts=own_starts or OwnStarts(),
+    )
+    return backend, watch
 
 
 def remembered(tmp_path: Path) -> object:
@@ -98,6 +116,45 @@ def test_a_watch_that_is_cancelled_as_it_begins_leaves_no_program_behind(tmp_pat
     asyncio.run(main())
     pids = (tmp_path / "pids").read_text().split() if (tmp_path / "pids").exists() else []
     assert not [pid for pid in pids if _runs(int(pid))]
+
+
+def test_starts_that_the_daemon_makes_itself_are_remembered_and_not_dumped(tmp_path: Path) -> None:
+    async def main() -> None:
+        dumped: list[str] = []
+
+        async def dump() -> None:
+            dumped.append("a dump")
+
+        own_starts = OwnStarts()
+        engine, watch = watching(tmp_path, dump, own_starts)
+        await watch.look()
+        with own_starts.expected():
+            engine.present = ContainerRun("second", "image", "id", datetime.now(UTC))
+        await watch.look()  # only after it
+        assert (len(dumped), remembered(tmp_path)) == (1, "second")
+        engine.present = ContainerRun("third", "image", "id", datetime.now(UTC))
+        await watch.look()
+        assert len(dumped) == 2
+
+    asyncio.run(main())
+
+
+def test_an_hour_of_restarts_gives_a_dump_each_ten_minutes_and_one_for_a_new_image(tmp_path: Path) -> None:
+    async def main() -> list[datetime]:
+        dumps: list[datetime] = []
+
+        async def dump() -> None:
+            dumps.append(datetime.now(UTC))
+
+        engine, watch = watching(tmp_path, dump, min_interval=timedelta(minutes=10))
+        with time_machine.travel(datetime(2026, 1, 1, tzinfo=UTC), tick=False) as clock:
+            for number in range(360):
+                clock.shift(10)
+                engine.present = ContainerRun(f"run {number}", "old" if number < 350 else "new")
+                await watch.look()
+        return dumps
+
+    assert len(asyncio.run(main())) == 7
 
 
 def _runs(pid: int) -> bool:

@@ -58,7 +58,7 @@ COMMANDS = [
 ]
 CONTRACT_ROW = [
     "name", "index", "kind", "taken_at", "size", "status", "problem", "reason", "migrations", "only_in_backup",
-    "only_in_code", "leftover", "manifest", "stored",
+    "only_in_code", "leftover", "manifest", "before_migrations", "stored",
 ]  # fmt: skip
 
 

@@ -472,7 +472,6 @@ def test_the_example_goes_in_the_order_of_the_settings_and_says_what_is_not_in_f
         "jobs.discard",
         "status",
     ]
-    assert "not in force" in text.partition("[boot]")[2].partition("#hold")[0]
 
 
 def test_engine_names_are_those_of_arcsecond() -> None:
