@@ -21,20 +21,29 @@ from arcbackupd.control.interface import (
     Reply,
     RestoreParameters,
 )
+from arcbackupd.control.replies import (
+    backup_details,
+    backup_row,
+    job_row,
+    last_good_reply,
+    list_reply,
+    operation_reply,
+    plan_reply,
+    replaced_row,
+    report_reply,
+    retention_reply,
+)
 from arcbackupd.dumps.catalogue import Backup
-from arcbackupd.dumps.compatibility import Badge, explain_newest
 from arcbackupd.dumps.manifest import Reason
 from arcbackupd.errors import ArcbackupdError, OperationFailed, UsageError
 from arcbackupd.jobs import JobStatus
-from arcbackupd.operations.backups import Backups, Listed
+from arcbackupd.operations.backups import Backups
 from arcbackupd.operations.backups_dir import check_shared_path
 from arcbackupd.operations.events import as_dict
 from arcbackupd.operations.health import Facts, Problem, Severity, Thresholds, assess
-from arcbackupd.operations.prune import RetentionPlan
 from arcbackupd.operations.queue import Operation, OperationQueue
 from arcbackupd.operations.restore.checks import Request
-from arcbackupd.operations.restore.replaced import Replaced
-from arcbackupd.operations.restore.report import Plan, Report
+from arcbackupd.operations.restore.report import Report
 from arcbackupd.operations.restores import RESTORING, Restores, refuse_beside
 from arcbackupd.operations.verify import Verified
 from arcbackupd.scheduling import ClockWatch, JobState, Scheduler
@@ -71,7 +80,7 @@ class Service:
     async def list_backups(self, _call: Call[NoParameters]) -> Reply:
         """All backups with their badges, and a paragraph about the newest when it isn't compatible."""
         backups = self._parts().backups
-        return await asyncio.to_thread(_list_reply, backups)
+        return await asyncio.to_thread(list_reply, backups)
 
     async def inspect(self, call: Call[InspectParameters]) -> Reply:
         """One backup in full; with ``verify`` it is read whole."""
@@ -79,7 +88,7 @@ class Service:
         listed = await asyncio.to_thread(backups.find, call.parameters.reference)
         verified = await _verify(backups, listed.backup, call) if call.parameters.verify else None
         directory = await asyncio.to_thread(backups.directory)
-        full = {**_row(listed), **_details(listed.backup), "path": str(directory / listed.backup.name)}
+        full = {**backup_row(listed), **backup_details(listed.backup), "path": str(directory / listed.backup.name)}
         return {"backup": full, "verified": verified}
 
     async def backup(self, call: Call[BackupParameters]) -> Reply:
@@ -97,12 +106,12 @@ class Service:
     async def prune(self, _call: Call[NoParameters]) -> Reply:
         """Remove what retention doesn't keep."""
         outcome = await asyncio.shield(self._parts().backups.prune().result)
-        return _retention_reply(outcome.plan, outcome.removed, outcome.freed)
+        return retention_reply(outcome.plan, outcome.removed, outcome.freed)
 
     async def plan_retention(self, _call: Call[NoParameters]) -> Reply:
         """What prune would do."""
         plan = await asyncio.to_thread(self._parts().backups.plan_prune)
-        return _retention_reply(plan, (), plan.freed)
+        return retention_reply(plan, (), plan.freed)
 
     async def jobs(self, _call: Call[NoParameters]) -> Reply:
         """All jobs."""
@@ -135,15 +144,15 @@ class Service:
         asked = call.parameters.operation
         operation = self._queue.find(asked) if asked else self._queue.current
         if operation is None:
-            return {"operation": None, "restore": _restore_report(self._parts().restores.last(), asked)}
+            return {"operation": None, "restore": report_reply(self._parts().restores.last(), asked)}
         await _follow(operation, call)
         restored = self._parts().restores.last() if operation.kind in RESTORING else None
-        return {"operation": _operation(operation), "restore": _restore_report(restored, operation.id)}
+        return {"operation": operation_reply(operation), "restore": report_reply(restored, operation.id)}
 
     async def plan_restore(self, call: Call[RestoreParameters]) -> Reply:
         """What a restore would do."""
         restores, wanted = self._parts().restores, call.parameters
-        return {"plan": _plan(await asyncio.to_thread(restores.plan, wanted.name, _request(wanted)))}
+        return {"plan": plan_reply(await asyncio.to_thread(restores.plan, wanted.name, _request(wanted)))}
 
     async def restore(self, call: Call[RestoreParameters]) -> Reply:
         """Restore a backup after whatever dump runs, showing both."""
@@ -154,7 +163,7 @@ class Service:
 
     async def plan_rollback(self, _call: Call[NoParameters]) -> Reply:
         """What a rollback would do."""
-        return {"plan": _plan(await asyncio.to_thread(self._parts().restores.plan_rollback))}
+        return {"plan": plan_reply(await asyncio.to_thread(self._parts().restores.plan_rollback))}
 
     async def rollback(self, call: Call[NoParameters]) -> Reply:
         """Bring back what the last restore replaced."""
@@ -177,7 +186,7 @@ class Service:
             )
         if not operation.cancellation.too_late.is_set():
             operation.cancellation.cancel(f"{call.peer} asked for it")
-        return {"operation": _operation(operation)}
+        return {"operation": operation_reply(operation)}
 
     async def _restored(
         self, operation: Operation[Report], before: Operation[Any] | None, call: Call[Any]
@@ -194,7 +203,7 @@ class Service:
         return {"operation": operation.id, "restore": report.model_dump(mode="json")}
 
     def _jobs(self) -> list[dict[str, Any]]:
-        return [_job(state) for state in self._parts().scheduler.states()]
+        return [job_row(state) for state in self._parts().scheduler.states()]
 
     def _job(self, name: str) -> dict[str, Any]:
         return next(job for job in self._jobs() if job["name"] == name)
@@ -223,12 +232,12 @@ class Service:
             "state": str(state),
             "problems": [asdict(problem) for problem in problems],
             "jobs": self._jobs(),
-            "last_good": last_good and _last_good(last_good, now),
-            "operation": current and _operation(current),
+            "last_good": last_good and last_good_reply(last_good, now),
+            "operation": current and operation_reply(current),
             "version": __version__,
             "retention": {"frozen": frozen},
-            "restore": _restore_report(parts.restores.last(), None),
-            "replaced": [_replaced(kept) for kept in parts.restores.replaced()],
+            "restore": report_reply(parts.restores.last(), None),
+            "replaced": [replaced_row(kept) for kept in parts.restores.replaced()],
         }
 
     def _thresholds(self, parts: Parts) -> Thresholds:
@@ -236,74 +245,6 @@ class Service:
         status = parts.settings.status
         warn_after = status.warn_after or min(2 * period, status.critical_after or 2 * period)
         return Thresholds(warn_after, status.critical_after or max(6 * period, warn_after))
-
-
-def _list_reply(backups: Backups) -> Reply:
-    directory = backups.directory()
-    listed = backups.list()
-    notice = explain_newest(listed[0].backup.name, listed[0].compatibility) if listed else None
-    if not directory.is_dir():
-        notice = f"No backups directory found: {directory} is created with the first backup."
-    return {"backups": [_row(entry) for entry in listed], "notice": notice, "directory": str(directory)}
-
-
-def _row(listed: Listed) -> dict[str, Any]:
-    backup, compatibility = listed.backup, listed.compatibility
-    unknown = compatibility.status in (Badge.UNKNOWN, Badge.BROKEN)
-    return {
-        "name": backup.name,
-        "index": listed.index,
-        "kind": str(backup.kind),
-        "taken_at": backup.taken_at.isoformat(),
-        "size": backup.size,
-        "status": str(compatibility.status),
-        "problem": compatibility.annotation if unknown else None,
-        "reason": str(backup.reason),
-        "migrations": None if backup.migrations is None else len(backup.migrations),
-        "only_in_backup": list(compatibility.only_in_backup),
-        "only_in_code": list(compatibility.only_in_code),
-        "leftover": list(compatibility.leftover),
-        "manifest": backup.manifest is not None,
-        "before_migrations": backup.before_migrations,
-        "stored": ["local"],
-    }
-
-
-def _details(backup: Backup) -> dict[str, Any]:
-    manifest, scan = backup.manifest, backup.scan
-    known = manifest or scan
-    return {
-        "mtime": backup.modified_at.isoformat(),
-        "migrations_list": list(backup.migrations or ()),
-        "rows": backup.rows,
-        "tables": len(backup.rows) if known else None,
-        "sql_length": manifest.sql_length if manifest else scan and scan.length,
-        "sql_sha256": manifest.sql_sha256 if manifest else scan and scan.sha256,
-        "content_sha256": backup.content,
-        "server_version": known and known.server_version,
-        "pg_dump_version": known and known.pg_dump_version,
-        "backend_image": manifest and manifest.backend_image,
-        "database": manifest and manifest.database,
-        "started_at": manifest and manifest.started_at.isoformat(),
-        "finished_at": manifest and manifest.finished_at.isoformat(),
-        "duration_s": manifest and manifest.duration,
-        "host": manifest and manifest.host,
-        "roles": list(backup.roles),
-        "links": backup.links,
-        "not_surely_before": manifest.not_surely_before if manifest and backup.before_migrations is False else None,
-        "notes": _notes(backup),
-    }
-
-
-def _notes(backup: Backup) -> list[str]:
-    notes = []
-    if backup.links > 1:
-        notes.append(f"its content is stored once for {backup.links} backups: the database didn't change")
-    if backup.manifest and backup.taken_at - backup.manifest.started_at > timedelta(minutes=1):
-        notes.append("unchanged since an earlier backup, whose provenance this is")
-    if backup.scan and not backup.problem:
-        notes.append("without a manifest: what is told was read from its SQL")
-    return notes
 
 
 async def _verify(backups: Backups, backup: Backup, call: Call[InspectParameters]) -> dict[str, Any]:
@@ -339,16 +280,6 @@ async def _follow(operation: Operation[Any], call: Call[Any]) -> None:
         await call.send({"event": as_dict(event)})
 
 
-def _retention_reply(planned: RetentionPlan, removed: tuple[str, ...], freed: int) -> Reply:
-    sizes = {backup.name: backup.size for backup in planned.backups}
-    return {
-        "verdicts": [{**asdict(verdict), "size": sizes[verdict.name]} for verdict in planned.plan.verdicts],
-        "frozen": planned.plan.frozen,
-        "freed": freed,
-        "removed": list(removed),
-    }
-
-
 def _request(parameters: RestoreParameters) -> Request:
     return Request(
         in_place=bool(parameters.in_place),
@@ -358,57 +289,12 @@ def _request(parameters: RestoreParameters) -> Request:
     )
 
 
-def _plan(plan: Plan) -> dict[str, Any]:
-    return {**asdict(plan), "taken_at": plan.taken_at.isoformat()}
-
-
-def _restore_report(report: Report | None, operation: str | None) -> dict[str, Any] | None:
-    """The report of that operation, or of any."""
-    if report is None or operation not in (None, report.operation):
-        return None
-    return report.model_dump(mode="json")
-
-
-def _replaced(kept: Replaced) -> dict[str, Any]:
-    return kept.model_dump(mode="json", include={"database", "replaced_at", "keep_until", "snapshot", "problem"})
-
-
-def _job(state: JobState) -> dict[str, Any]:
-    run = state.last_run
-    failed = run is not None and run.status == "failed"
-    return {
-        "name": state.name,
-        "schedule": state.schedule,
-        "state": "failed to load" if state.problem else "paused" if state.paused else "active",
-        "next_run": state.next_run and state.next_run.isoformat(),
-        "last_run": run and run.started_at.isoformat(),
-        "last_outcome": run and str(run.status),
-        "last_error": state.problem or (run.message if run and failed else None),
-        "plugin": state.name,
-    }
-
-
 def _failed_since(states: list[JobState], last_good: Backup | None) -> str | None:
     """Why the last scheduled dump failed, perhaps of an earlier run of the daemon, if none came after it."""
     run = next((state.last_run for state in states if state.name == "dump"), None)
     if run is None or run.status is not JobStatus.FAILED or (last_good and last_good.taken_at > run.started_at):
         return None
     return run.message
-
-
-def _last_good(backup: Backup, now: datetime) -> dict[str, Any]:
-    age = (now - backup.taken_at).total_seconds()
-    return {"name": backup.name, "taken_at": backup.taken_at.isoformat(), "age_s": round(age)}
-
-
-def _operation(operation: Operation[Any]) -> dict[str, Any]:
-    return {
-        "id": operation.id,
-        "kind": operation.kind,
-        "state": operation.state,
-        "started_at": operation.started_at and operation.started_at.isoformat(),
-        "event": operation.last_event and as_dict(operation.last_event),
-    }
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -12,12 +12,13 @@ from arcbackupd.errors import ArcbackupdError, Busy, NoSuchBackup, OperationFail
 from arcbackupd.log import failure, get_logger
 from arcbackupd.messages import MessageId
 from arcbackupd.operations.backups import Backups, Listed
-from arcbackupd.operations.cancellation import INTERRUPTED, Cancellation
+from arcbackupd.operations.cancellation import Cancellation
 from arcbackupd.operations.events import Notice, Step, Steps
 from arcbackupd.operations.own_starts import OwnStarts
 from arcbackupd.operations.queue import Operation, OperationQueue, Priority, new_identity
 from arcbackupd.operations.restore.checks import Refusal, Request, Situation, look, refusals, warnings
 from arcbackupd.operations.restore.journal import REPLACED_PREFIX, STAGING_PREFIX, Journal, JournalFile
+from arcbackupd.operations.restore.keeping import Keeping
 from arcbackupd.operations.restore.replaced import Replaced, ReplacedDatabases
 from arcbackupd.operations.restore.report import LastReport, Plan, PlannedStep, Report
 from arcbackupd.operations.restore.run import Ended, carry_out, plan, take_up
@@ -51,6 +52,7 @@ class Restores:
         self._own_starts = own_starts
         self._journal = JournalFile(settings.state_dir / "restore.json")
         self._replaced = ReplacedDatabases(settings.state_dir / "replaced.json")
+        self._keeping = Keeping(engine, backups, self._replaced)
         self._last = LastReport(settings.state_dir / "last-restore.json")
         self._services = Services(engine, settings.restore.services_timeout)
 
@@ -153,11 +155,13 @@ class Restores:
 
     def discard(self) -> Operation[list[str]]:
         """Queue the dropping of all replaced databases."""
-        return self._queue.submit("discard", lambda _: self._drop(lambda _: True), Priority.MANUAL)
+        return self._queue.submit("discard", lambda _: self._keeping.drop(lambda _: True), Priority.MANUAL)
 
     def expire(self) -> Operation[list[str]]:
         """Queue the dropping of those whose time is over and whose snapshot is there."""
-        return self._queue.submit("discard", lambda _: self._drop(self._over), Priority.SCHEDULED, job="discard")
+        return self._queue.submit(
+            "discard", lambda _: self._keeping.drop(self._keeping.is_over), Priority.SCHEDULED, job="discard"
+        )
 
     def clean_up(self) -> None:
         """Drop staging databases that nothing is loaded into any more; find replaced ones that were forgotten."""
@@ -168,7 +172,7 @@ class Restores:
             if journal is None or journal.incoming != name:
                 _log.warning(f"Dropping {name}, which an interrupted restore left")
                 server.drop(name)
-        self._adopt(server, journal)
+        self._keeping.adopt(server, journal)
 
     # The work.
 
@@ -230,64 +234,9 @@ class Restores:
 
     def _take_snapshot(self, database: str) -> Operation[str | None]:
         def start(cancellation: Cancellation) -> Steps[str | None]:
-            return self._snapshot(database, cancellation)
+            return self._keeping.snapshot(database, cancellation)
 
         return self._queue.submit("snapshot", start, Priority.BOOT, job="dump", reason="pre-restore")
-
-    def _snapshot(self, database: str, cancellation: Cancellation) -> Steps[str | None]:
-        """Back a replaced database up; return the name, or ``None``: then it stays until it is discarded."""
-        kept = self._replaced.find(database)
-        if kept is None or kept.snapshot:
-            return kept.snapshot if kept else None
-        try:
-            outcome = yield from self._backups.snapshot(database, kept.replaced_at, cancellation)
-        except ArcbackupdError as error:
-            if error.code in INTERRUPTED:
-                yield Notice(f"The safety backup of {database} waits: {error.message}")
-                return None
-            hint = "It is kept until `arcbackupctl discard-replaced`; `arcbackupctl rollback` brings it back."
-            message = f"No safety backup could be taken of what was replaced ({database}): {error.message}"
-            self._replaced.put(kept.model_copy(update={"problem": error.message}))
-            failure(OperationFailed(error.code, message, hint=hint), message_id=MessageId.SNAPSHOT_FAILED)
-            yield Notice(message, hint)
-            return None
-        if present := self._replaced.find(database):
-            self._replaced.put(present.model_copy(update={"snapshot": outcome.name, "problem": None}))
-        return outcome.name
-
-    def _drop(self, which: Callable[[Replaced], bool]) -> Steps[list[str]]:
-        dropped = []
-        for kept in [kept for kept in self._replaced.all() if which(kept)]:
-            yield Step("discard", f"Dropping {kept.database}")
-            server = self._server()
-            present = server.properties(kept.database)
-            if present and present.oid == kept.oid:
-                server.drop(kept.database)
-                dropped.append(kept.database)
-                _log.info(
-                    f"Dropped {kept.database}, which a restore replaced", message_id=MessageId.REPLACED_DROPPED
-                )
-            self._replaced.remove(kept.database)
-        return dropped
-
-    def _over(self, kept: Replaced) -> bool:
-        if not kept.over(datetime.now(UTC)) or self._backups.clock_doubt():
-            return False
-        return any(backup.name == kept.snapshot and backup.good for backup in self._backups.read())
-
-    def _adopt(self, server: Server, journal: Journal | None) -> None:
-        names = server.names_like(REPLACED_PREFIX)
-        for kept in self._replaced.all():
-            if kept.database not in names:
-                self._replaced.remove(kept.database)
-        for name in names:
-            present = server.properties(name)
-            busy = journal is not None and name in (journal.incoming, journal.replaced_as)
-            if present and not busy and self._replaced.find(name) is None:
-                now = datetime.now(UTC)
-                self._replaced.put(
-                    Replaced(database=name, oid=present.oid, replaced_at=now, keep_until=None, wanted=False)
-                )
 
     # The parts.
 

@@ -1,0 +1,141 @@
+"""Values as the interface has them: the shapes of replies, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from typing import Any
+
+from arcbackupd.control.interface import Reply
+from arcbackupd.dumps.catalogue import Backup
+from arcbackupd.dumps.compatibility import Badge, explain_newest
+from arcbackupd.operations.backups import Backups, Listed
+from arcbackupd.operations.events import as_dict
+from arcbackupd.operations.prune import RetentionPlan
+from arcbackupd.operations.queue import Operation
+from arcbackupd.operations.restore.replaced import Replaced
+from arcbackupd.operations.restore.report import Plan, Report
+from arcbackupd.scheduling import JobState
+
+
+def list_reply(backups: Backups) -> Reply:
+    directory = backups.directory()
+    listed = backups.list()
+    notice = explain_newest(listed[0].backup.name, listed[0].compatibility) if listed else None
+    if not directory.is_dir():
+        notice = f"No backups directory found: {directory} is created with the first backup."
+    return {"backups": [backup_row(entry) for entry in listed], "notice": notice, "directory": str(directory)}
+
+
+def backup_row(listed: Listed) -> dict[str, Any]:
+    backup, compatibility = listed.backup, listed.compatibility
+    unknown = compatibility.status in (Badge.UNKNOWN, Badge.BROKEN)
+    return {
+        "name": backup.name,
+        "index": listed.index,
+        "kind": str(backup.kind),
+        "taken_at": backup.taken_at.isoformat(),
+        "size": backup.size,
+        "status": str(compatibility.status),
+        "problem": compatibility.annotation if unknown else None,
+        "reason": str(backup.reason),
+        "migrations": None if backup.migrations is None else len(backup.migrations),
+        "only_in_backup": list(compatibility.only_in_backup),
+        "only_in_code": list(compatibility.only_in_code),
+        "leftover": list(compatibility.leftover),
+        "manifest": backup.manifest is not None,
+        "before_migrations": backup.before_migrations,
+        "stored": ["local"],
+    }
+
+
+def backup_details(backup: Backup) -> dict[str, Any]:
+    manifest, scan = backup.manifest, backup.scan
+    known = manifest or scan
+    return {
+        "mtime": backup.modified_at.isoformat(),
+        "migrations_list": list(backup.migrations or ()),
+        "rows": backup.rows,
+        "tables": len(backup.rows) if known else None,
+        "sql_length": manifest.sql_length if manifest else scan and scan.length,
+        "sql_sha256": manifest.sql_sha256 if manifest else scan and scan.sha256,
+        "content_sha256": backup.content,
+        "server_version": known and known.server_version,
+        "pg_dump_version": known and known.pg_dump_version,
+        "backend_image": manifest and manifest.backend_image,
+        "database": manifest and manifest.database,
+        "started_at": manifest and manifest.started_at.isoformat(),
+        "finished_at": manifest and manifest.finished_at.isoformat(),
+        "duration_s": manifest and manifest.duration,
+        "host": manifest and manifest.host,
+        "roles": list(backup.roles),
+        "links": backup.links,
+        "not_surely_before": manifest.not_surely_before if manifest and backup.before_migrations is False else None,
+        "notes": _notes(backup),
+    }
+
+
+def _notes(backup: Backup) -> list[str]:
+    notes = []
+    if backup.links > 1:
+        notes.append(f"its content is stored once for {backup.links} backups: the database didn't change")
+    if backup.manifest and backup.taken_at - backup.manifest.started_at > timedelta(minutes=1):
+        notes.append("unchanged since an earlier backup, whose provenance this is")
+    if backup.scan and not backup.problem:
+        notes.append("without a manifest: what is told was read from its SQL")
+    return notes
+
+
+def retention_reply(planned: RetentionPlan, removed: tuple[str, ...], freed: int) -> Reply:
+    sizes = {backup.name: backup.size for backup in planned.backups}
+    return {
+        "verdicts": [{**asdict(verdict), "size": sizes[verdict.name]} for verdict in planned.plan.verdicts],
+        "frozen": planned.plan.frozen,
+        "freed": freed,
+        "removed": list(removed),
+    }
+
+
+def plan_reply(plan: Plan) -> dict[str, Any]:
+    return {**asdict(plan), "taken_at": plan.taken_at.isoformat()}
+
+
+def report_reply(report: Report | None, operation: str | None) -> dict[str, Any] | None:
+    """The report of that operation, or of any."""
+    if report is None or operation not in (None, report.operation):
+        return None
+    return report.model_dump(mode="json")
+
+
+def replaced_row(kept: Replaced) -> dict[str, Any]:
+    return kept.model_dump(mode="json", include={"database", "replaced_at", "keep_until", "snapshot", "problem"})
+
+
+def job_row(state: JobState) -> dict[str, Any]:
+    run = state.last_run
+    failed = run is not None and run.status == "failed"
+    return {
+        "name": state.name,
+        "schedule": state.schedule,
+        "state": "failed to load" if state.problem else "paused" if state.paused else "active",
+        "next_run": state.next_run and state.next_run.isoformat(),
+        "last_run": run and run.started_at.isoformat(),
+        "last_outcome": run and str(run.status),
+        "last_error": state.problem or (run.message if run and failed else None),
+        "plugin": state.name,
+    }
+
+
+def last_good_reply(backup: Backup, now: datetime) -> dict[str, Any]:
+    age = (now - backup.taken_at).total_seconds()
+    return {"name": backup.name, "taken_at": backup.taken_at.isoformat(), "age_s": round(age)}
+
+
+def operation_reply(operation: Operation[Any]) -> dict[str, Any]:
+    return {
+        "id": operation.id,
+        "kind": operation.kind,
+        "state": operation.state,
+        "started_at": operation.started_at and operation.started_at.isoformat(),
+        "event": operation.last_event and as_dict(operation.last_event),
+    }
