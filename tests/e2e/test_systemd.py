@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from arcbackupd.messages import MessageId
-from tests.e2e.support import change, command_lines, dump_sessions, wait_for_process
+from tests.e2e.support import change, command_lines, dump_sessions, fingerprint, wait_for_process
 from tests.harness import images
 from tests.harness.engine import Engine, EngineUnavailable
 from tests.harness.installed import ADMINS, DROP_INS, NEVER, SOCKET, SOCKET_UNIT, InstalledDaemon
@@ -245,6 +245,27 @@ def test_what_removes_or_changes_is_done_for(daemon: InstalledDaemon, user: str 
     assert daemon.job("prune")["state"] == "paused"
     daemon.ctl("jobs", "resume", "prune", user=user)
     assert daemon.job("prune")["state"] == "active"
+
+
+def test_an_admin_restores_and_rolls_back_and_the_journal_explains_it(
+    daemon: InstalledDaemon, observatory: ArcsecondStack
+) -> None:
+    name = daemon.json("backup", user=ADMIN)["name"]
+    before = fingerprint(observatory)
+    observatory.psql("DROP TABLE observations_photometry")
+    report = daemon.json("restore", name, "--yes", user=ADMIN)
+    assert (report["outcome"], report["problem"]) == ("restored", None)
+    assert report["snapshot"] in daemon.names()
+    assert fingerprint(observatory) == before
+    entry = daemon.wait_entry(MESSAGE_ID=MessageId.RESTORE_DONE)
+    assert (entry["BACKUP"], entry["REPLACED"]) == (name, report["replaced"])
+    assert daemon.json("rollback", "--yes", user=ADMIN)["outcome"] == "rolled-back"
+    assert "public.observations_photometry" not in fingerprint(observatory)
+    assert daemon.json("rollback", "--yes", user=ADMIN)["outcome"] == "rolled-back"
+    assert fingerprint(observatory) == before
+    assert daemon.json("status", user=MEMBER)["replaced"]
+    daemon.ctl("discard-replaced", "--yes", user=ADMIN)
+    assert daemon.json("status", user=MEMBER)["replaced"] == []
 
 
 @pytest.mark.parametrize(
