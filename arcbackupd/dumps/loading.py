@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from arcbackupd.dumps import sqltext
 from arcbackupd.dumps.lexer import Lexer
 
-_OF_SERVER = re.compile(rb"(?:CREATE|DROP|ALTER)\s+DATABASE\b|ALTER\s+SYSTEM\b", re.IGNORECASE)
+_OF_SERVER = frozenset({b"CREATE DATABASE", b"DROP DATABASE", b"ALTER DATABASE", b"ALTER SYSTEM"})
 """What ``pg_dump --create --clean`` writes too: with it, loading beside the live database would drop that one."""
 HEADER_LIMIT = 64 << 10
 """Bytes at the beginning of a dump in which its header is looked for."""
@@ -87,7 +87,9 @@ class LoadText:
         return self._taken()
 
     def finish(self) -> list[memoryview]:
-        """The last pieces."""
+        """The last pieces. Raise RefusedText when the text breaks off: what follows would be taken as its end."""
+        if place := self._lexer.place:
+            raise RefusedText(f"no end: it breaks off inside {place}")
         self._lexer.finish()
         return self._taken()
 
@@ -109,12 +111,14 @@ class LoadText:
 
     def statement(self, head: bytes) -> bool:
         """Notice a COPY, and what changes how the text is read."""
-        if of_server := _OF_SERVER.match(head):
-            words = b" ".join(of_server[0].split()).decode("ascii").upper()
-            raise RefusedText(f"the statement {words}, which changes the server and not one database")
+        opening = sqltext.opening(head)
+        if opening in _OF_SERVER:
+            raise RefusedText(f"the statement {opening.decode()}, which changes the server and not one database")
         if setting := sqltext.setting(head):
             self._heed(*setting)
         copy = sqltext.copy_header(head)
+        if copy is None and opening.startswith(b"COPY "):
+            raise RefusedText("a COPY of other data than its own, which pg_dump never writes")
         if copy:
             self.copies.append(CopiedTable(sqltext.decode(copy.table, self._codec)))
         return copy is not None

@@ -51,11 +51,16 @@ def copy_header(head: bytes) -> CopyHeader | None:
     """Understand a statement as a COPY whose data follow; ``None`` for any other statement."""
     if head[:4].upper() != b"COPY":
         return None
-    match = _COPY.match(_COMMENTS.sub(lambda m: m[1] or b" ", head))
+    match = _COPY.match(_without_comments(head))
     if match is None:
         return None
     table = b".".join(_IDENTIFIER.findall(match[1]))
     return CopyHeader(table, tuple(map(_unquote, _IDENTIFIER.findall(match[2] or b""))))
+
+
+def opening(head: bytes) -> bytes:
+    """The first two words of a statement, in capitals, without comments."""
+    return b" ".join(_without_comments(head).split(None, 2)[:2]).upper()
 
 
 def setting(head: bytes) -> tuple[str, str] | None:
@@ -83,6 +88,10 @@ def roles_named(head: bytes) -> set[bytes]:
     idents = [ident for group in groups for ident in _IDENTIFIER.findall(group)]
     unmasked = (_MASKED.sub(lambda match: names[int(match[1])], ident) for ident in idents)
     return {role for role in map(_unquote, unmasked) if role.lower() not in _NOT_ROLES}
+
+
+def _without_comments(head: bytes) -> bytes:
+    return _COMMENTS.sub(lambda match: match[1] or b" ", head)
 
 
 def copy_value(field: bytes) -> bytes | None:

@@ -19,6 +19,8 @@ _QUERY_TIMEOUT = 20
 _RETRY_SECONDS = 0.5
 _SERVER_STARTS = {"not-accepting", "server-went"}
 _STACK_STARTS = {"container-stopped", "container-missing", "engine-down"}
+_FROM_SERVER = "Error message from server: "
+"""How pg_dump quotes the server below an error of its own."""
 _AVAILABLE = re.compile(r"\s(\d+)\s+\d+%\s")
 """In the last line of ``df -P``: the blocks available, and the share that is used."""
 _KILLED = 128
@@ -192,6 +194,8 @@ def _program_failed(program: str, status: int, said: str) -> ArcbackupdError:
 
 
 def _essence(said: str) -> str:
-    """The line that tells: the first error, or else the last line."""
+    """The line that tells: the server's own error, the first error, or else the last line."""
     lines = said.splitlines()
+    if server := next((line for line in lines if _FROM_SERVER in line), None):
+        return server.partition(_FROM_SERVER)[2].strip().rstrip(".")
     return next((line for line in lines if "error:" in line.lower()), lines[-1]).strip().rstrip(".")

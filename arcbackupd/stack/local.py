@@ -14,6 +14,8 @@ from arcbackupd.stack.engine import NICE, ContainerRun, ServiceState
 from arcbackupd.stack.process import Command, Finished, run
 
 _ASK_SECONDS = 30
+_POSTGRES = frozenset({"psql", "pg_dump"})
+"""PostgreSQL's own programs, which must be those of ``bin_dir`` and no others."""
 
 
 class LocalEngine:
@@ -99,8 +101,9 @@ class LocalEngine:
         return Command((*(self._settings.service_manager or ()), verb, name), name=f"{verb} of {name}")
 
     def _path(self, program: str) -> str:
-        if self._settings.bin_dir:
-            return str(self._settings.bin_dir / program)
+        own = self._settings.bin_dir and self._settings.bin_dir / program
+        if own and (own.exists() or program in _POSTGRES):
+            return str(own)
         return shutil.which(program) or program
 
     def _as_user(self, user: str) -> tuple[str, ...]:

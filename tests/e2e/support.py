@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,25 @@ def command_lines() -> dict[int, list[str]]:
         if entry.name.isdigit() and (words := _read(entry / "cmdline")):
             found[int(entry.name)] = words.rstrip("\0").split("\0")
     return found
+
+
+@contextmanager
+def watching_arguments() -> Iterator[set[tuple[str, ...]]]:
+    """Collect the argument lists of all processes of the host, for as long as it lasts."""
+    seen: set[tuple[str, ...]] = set()
+    ending = threading.Event()
+
+    def watch() -> None:
+        while not ending.is_set():
+            seen.update(map(tuple, command_lines().values()))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        ending.set()
+        thread.join()
 
 
 def processes(stack: ArcsecondStack, program: str, container: str | None = None) -> list[int]:

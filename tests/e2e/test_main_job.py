@@ -7,20 +7,19 @@ import os
 import re
 import secrets
 import stat
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 from arcbackupd.dumps.dumpfile import MEMBER_SIZE
 from tests.e2e.support import (
     change,
-    command_lines,
     fingerprint,
     restore_by_hand,
     table_locked,
     waiting_dumps,
+    watching_arguments,
 )
 from tests.harness.daemon import Daemon
 from tests.harness.images import MAJORS
@@ -340,7 +339,7 @@ def test_an_env_that_everyone_can_read_is_warned_about(stack16: ArcsecondStack) 
 
 def test_no_secret_shows_in_processes_or_output(stack: ArcsecondStack) -> None:
     """While dumps are taken no process of the host has the password among its arguments, and nobody prints it."""
-    with _watching_arguments() as seen, Daemon(stack, log_level="debug") as daemon:
+    with watching_arguments() as seen, Daemon(stack, log_level="debug") as daemon:
         daemon.wait_backups(1)
         change(stack)
         said = [daemon.ctl(*words, "--json").out for words in (["backup"], ["list"], ["inspect", "1"], ["status"])]
@@ -369,22 +368,3 @@ def _set_password(stack: ArcsecondStack, password: str) -> None:
     quoted = password.replace("'", "''")
     stack.psql(f"ALTER ROLE {stack.user} PASSWORD '{quoted}'")
     stack.password = password
-
-
-@contextmanager
-def _watching_arguments() -> Iterator[set[tuple[str, ...]]]:
-    """Collect the argument lists of all processes of the host, for as long as it lasts."""
-    seen: set[tuple[str, ...]] = set()
-    ending = threading.Event()
-
-    def watch() -> None:
-        while not ending.is_set():
-            seen.update(map(tuple, command_lines().values()))
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield seen
-    finally:
-        ending.set()
-        thread.join()

@@ -15,13 +15,12 @@ from typing import Any, cast
 
 import pytest
 
-from arcbackupd.control.client import Connection
 from arcbackupd.errors import DaemonUnreachable
 from arcbackupd.operations.restore.journal import REPLACED_PREFIX, Journal
 from arcbackupd.operations.restore.run import plan
 from arcbackupd.operations.restore.steps import RestoreStep, Work
 from arcbackupd.postgres.databases import Properties
-from tests.e2e.restoring import BY_HAND, NEW, SECONDS, Quick, inserted
+from tests.e2e.restoring import BY_HAND, NEW, SECONDS, Quick, call, inserted
 from tests.e2e.support import fingerprint, wait_for_no_process
 from tests.harness.daemon import Daemon
 from tests.harness.dying import VARIABLE
@@ -61,6 +60,12 @@ ROLLBACK = _places("rollback", "swap")
 UNDOABLE = [step.name for step in _steps("restore") if type(step).undo is not RestoreStep.undo]
 
 
+class DyingDaemon(Daemon):
+    """The real daemon, run by what lets it die."""
+
+    module = "tests.harness.dying"
+
+
 class Mortal:
     """A daemon on the quick stack that dies where it is told to."""
 
@@ -74,10 +79,8 @@ class Mortal:
 
     def killed_in(self, method: str, **parameters: object) -> dict[str, Any]:
         """Call, see it die on the way, and return the journal that it leaves."""
-        with Connection(str(self.quick.stack.control_socket)) as connection:
-            connection_lost = pytest.raises(DaemonUnreachable)
-            with connection_lost:
-                connection.call(method, parameters)
+        with pytest.raises(DaemonUnreachable):
+            call(self.daemon, method, **parameters)
         return self.dead()
 
     def dead(self) -> dict[str, Any]:
@@ -92,7 +95,7 @@ class Mortal:
 
         def report() -> dict[str, Any] | None:
             self.daemon.require_running()
-            status = self.daemon.json("status", status=None)
+            status = call(self.daemon, "Status")
             last = status["restore"]
             mine = last and last["operation"] == journal["operation"] and last["outcome"] != "unfinished"
             return dict(last) if mine and status["operation"] is None else None
@@ -110,7 +113,6 @@ class Mortal:
             assert report["problem"].endswith(f"{quick.stack.db} is what it was before.")
         said = report["problem"] or {"restored": "Restored ", "rolled-back": "Rolled back "}[done]
         assert len(self.daemon.log_lines(said)) == 1
-        assert quick.stack.state(quick.service)["Health"]["Status"] in ("healthy", "starting")
         assert quick.stack.state(quick.service)["Running"]
         quick.assert_tidy(self.daemon)
 
@@ -125,7 +127,7 @@ def mortal_on(quick: Quick) -> Iterator[Mortal]:
     """Run such a daemon."""
     place(quick).unlink(missing_ok=True)
     environment = {VARIABLE: str(place(quick)), "PYTHONPATH": str(ROOT)}
-    with Daemon(quick.stack, environment=environment, module="tests.harness.dying", jobs=BY_HAND) as daemon:
+    with DyingDaemon(quick.stack, environment=environment, jobs=BY_HAND) as daemon:
         yield Mortal(quick, daemon)
 
 
@@ -157,11 +159,11 @@ def test_a_restore_in_place_killed_at_a_step(mortal: Mortal, where: str, new: bo
 
 @pytest.mark.parametrize(("where", "new"), ROLLBACK)
 def test_a_rollback_killed_at_a_step(quick: Quick, where: str, new: bool) -> None:
-    """Killed anywhere, a rollback is undone up to the swap and finished from there on; what it brings back stays."""
+    """Killed anywhere, a rollback is undone up to the swap and finished from there on; nothing is lost."""
     replaced = f"{REPLACED_PREFIX}20260101_000000_abcdef"
     quick.stack.psql(f"CREATE DATABASE {replaced} TEMPLATE state_new", "postgres")
     with mortal_on(quick) as mortal:
-        wait_until(lambda: mortal.daemon.json("status", status=None)["replaced"], "it to be found")
+        wait_until(lambda: call(mortal.daemon, "Status")["replaced"], "it to be found", seconds=SECONDS)
         mortal.dies(where)
         report = mortal.taken_up(mortal.killed_in("Rollback"))
         mortal.assert_is(new, report, done="rolled-back")
@@ -170,3 +172,101 @@ def test_a_rollback_killed_at_a_step(quick: Quick, where: str, new: bool) -> Non
 
 
 # Other ends
+
+
+def test_a_crash_between_closing_and_swap_opens_the_database_again(mortal: Mortal) -> None:
+    """Killed while the live database takes no connections, the next start lets everybody in again."""
+    mortal.dies("before:swap")
+    journal = mortal.killed_in("Restore", name=NEW)
+    stack = mortal.quick.stack
+    allowed = f"SELECT datallowconn FROM pg_database WHERE datname = '{stack.db}'"
+    assert stack.psql(allowed, "postgres") == "f"
+    assert not stack.state(mortal.quick.service)["Running"]
+    mortal.assert_is(False, mortal.taken_up(journal))
+    assert stack.psql(allowed, "postgres") == "t"
+
+
+@pytest.mark.parametrize("step", UNDOABLE)
+def test_a_restore_killed_while_it_is_undone(mortal: Mortal, step: str) -> None:
+    """Killed once more after any step was undone, the start after that undoes the rest."""
+    mortal.dies("before:swap")
+    journal = mortal.killed_in("Restore", name=NEW)
+    mortal.dies(f"undone:{step}")
+    mortal.daemon.start()
+    assert mortal.dead()["operation"] == journal["operation"]
+    mortal.assert_is(False, mortal.taken_up(journal))
+
+
+def test_a_restore_killed_again_while_it_is_finished(mortal: Mortal) -> None:
+    """Killed after the swap, and again by the start that finishes it, the start after that finishes it."""
+    mortal.dies("after:swap")
+    journal = mortal.killed_in("Restore", name=NEW, safety_backup=False)
+    mortal.dies("before:start")
+    mortal.daemon.start()
+    mortal.dead()
+    mortal.assert_is(True, mortal.taken_up(journal))
+
+
+@pytest.mark.parametrize("where", ["after:drop", "before:create", "before:swap"])
+def test_a_crash_while_the_snapshot_is_put_back(mortal: Mortal, where: str) -> None:
+    """Killed as the snapshot of a failed restore in place is put back, or before, the next start puts it back."""
+    name = mortal.quick.drop_in(inserted(mortal.quick.sql, "SELECT no_such_column;\n"))
+    mortal.dies(*(["before:create"] if where == "before:create" else []), where)
+    journal = mortal.killed_in("Restore", name=name, in_place=True)
+    report = mortal.taken_up(journal)
+    assert fingerprint(mortal.quick.stack) == mortal.quick.old
+    assert report["outcome"] == "undone"
+    assert f"was put back from {report['snapshot']}." in report["problem"]
+    assert mortal.quick.stack.state(mortal.quick.service)["Running"]
+    mortal.quick.assert_tidy(mortal.daemon)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_the_daemon_killed_in_the_middle_of_a_load(mortal: Mortal, in_place: bool) -> None:
+    """Killed while psql loads, a restore is undone, in place it is loaded anew; the psql of before is gone."""
+    quick, daemon = mortal.quick, mortal.daemon
+    name = quick.drop_in_held()
+    with quick.held():
+        call(daemon, "PlanRestore", name=name)
+        with daemon.client("restore", name, "--yes", *(["--in-place"] if in_place else [])):
+            quick.wait_held()
+            daemon.kill()
+        journal = json.loads(quick.journal.read_text(encoding="utf-8"))
+        if in_place:
+            quick.let_go()
+        report = mortal.taken_up(journal)
+    wait_for_no_process(quick.stack, "psql", seconds=SECONDS)
+    mortal.assert_is(in_place, report)
+
+
+def test_the_database_container_killed_in_the_middle_of_a_load(mortal: Mortal) -> None:
+    """When the server dies while it loads, the restore fails; as soon as the server is back all is as before."""
+    quick, stack = mortal.quick, mortal.quick.stack
+    name = quick.drop_in_held()
+    started_at = quick.started_at()
+    with quick.held(), mortal.daemon.client("restore", name, "--yes") as client:
+        quick.wait_held()
+        stack.kill_container(stack.database)
+        stack.start_container(stack.database)
+        stack.wait_database()
+        said, _ = client.communicate(timeout=SECONDS)
+        assert client.returncode == 1, said
+        assert f"{stack.db} is what it was before." in said
+    mortal.assert_is(False, call(mortal.daemon, "Status")["restore"])
+    assert quick.started_at() == started_at
+
+
+def test_the_database_container_killed_in_the_middle_of_a_load_in_place(mortal: Mortal) -> None:
+    """When the server dies while it loads in place, the safety backup is put back as soon as it is up again."""
+    quick, stack = mortal.quick, mortal.quick.stack
+    name = quick.drop_in_held()
+    with quick.held(), mortal.daemon.client("restore", name, "--yes", "--in-place") as client:
+        quick.wait_held()
+        stack.kill_container(stack.database)
+        stack.start_container(stack.database)
+        said, _ = client.communicate(timeout=SECONDS)
+    assert client.returncode == 1, said
+    assert "was put back from pre-restore-" in said
+    assert fingerprint(stack) == quick.old
+    assert stack.state(quick.service)["Running"]
+    quick.assert_tidy(mortal.daemon)

@@ -51,20 +51,21 @@ class Answer:
 class Daemon:
     """`python -m arcbackupd` on a stack; use as a context manager, or start and stop it by hand."""
 
+    module = "arcbackupd"
+    """What Python runs."""
+
     def __init__(
         self,
         stack: ArcsecondStack,
         *,
         environment: Mapping[str, str] | None = None,
-        module: str = "arcbackupd",
         **settings: Any,
     ) -> None:
         """Plan a daemon with the stack's settings; tables in `settings` are merged in.
 
-        `environment` is laid over our own, for the daemon only; `module` is what Python runs.
+        `environment` is laid over our own, for the daemon only.
         """
         self.stack = stack
-        self._module = module
         self._environment = dict(environment or {})
         self._settings = settings
         self._process: subprocess.Popen[bytes] | None = None
@@ -118,7 +119,7 @@ class Daemon:
         with _notify_socket(self.stack.directory / "notify.sock") as notify:
             with self._log_file.open("ab") as log:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", self._module, "--config", str(self.config)],
+                    [sys.executable, "-m", self.module, "--config", str(self.config)],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -301,9 +302,13 @@ class Daemon:
         return {**_clean_environment(), "ARCBACKUPD_SOCKET": str(self.stack.control_socket)}
 
     def _said_ready(self, notify: socket.socket) -> bool:
-        self.require_running()
+        running = self.runs()  # asked first: what it says and then ends at once counts as said
         readable, _, _ = select.select([notify], [], [], 0)
-        return bool(readable) and b"READY=1" in notify.recv(4096).splitlines()
+        if readable and b"READY=1" in notify.recv(4096).splitlines():
+            return True
+        if not running and not readable:
+            self.require_running()
+        return False
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from arcbackupd.postgres import databases as sql
 from arcbackupd.postgres.databases import Privilege, Properties, RoleSettings
 
-names = st.text(st.characters(blacklist_characters="\0", blacklist_categories=("Cs",)), min_size=1, max_size=30)
+names = st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1, max_size=30)
 
 
 def properties(**changes: object) -> Properties:

@@ -63,7 +63,9 @@ def test_the_program_sees_the_end_of_its_input() -> None:
 # Ended early
 
 
-@pytest.mark.parametrize("script", ["exit 3", "head -c 10; exit 3", "echo why >&2; exec >&-; exit 3", "exec <&-; exit 3"])
+@pytest.mark.parametrize(
+    "script", ["exit 3", "head -c 10; exit 3", "echo why >&2; exec >&-; exit 3", "exec <&-; exit 3"]
+)
 def test_a_program_that_ends_early_closes_the_dialogue_and_tells_how(script: str) -> None:
     with Dialogue(sh(script)) as dialogue:
         with pytest.raises(InputClosed):  # noqa: PT012  # a pipe takes the first of it in any case
@@ -161,7 +163,7 @@ def test_it_leaks_no_descriptor_and_no_process() -> None:
 
 # Shown
 
-words = st.text(st.characters(blacklist_characters="\0", blacklist_categories=("Cs",)), max_size=20)
+words = st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=20)
 
 
 @given(st.lists(words, min_size=1, max_size=5))

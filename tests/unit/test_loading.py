@@ -164,13 +164,16 @@ def test_a_refusal_names_the_command_and_nothing_behind_it() -> None:
     assert str(caught.value) == "the psql command \\connect"
 
 
-@pytest.mark.parametrize("line", [b"\\restrict abc\n", b"\\unrestrict abc\n", b"\\restrict\n", b"\\unrestrict x y\n"])
+@pytest.mark.parametrize(
+    "line", [b"\\restrict abc\n", b"\\unrestrict abc\n", b"\\restrict\n", b"\\unrestrict x y\n"]
+)
 def test_restrict_lines_with_any_key_never_reach_psql_which_has_a_key_of_ours(line: bytes) -> None:
     assert b"restrict" not in passed_on(dump(line))
 
 
 @pytest.mark.parametrize(
-    "statement", [b"CREATE DATABASE x", b"drop\ndatabase x", b"ALTER  DATABASE x OWNER TO y", b"ALTER SYSTEM SET a = 1"]
+    "statement",
+    [b"CREATE DATABASE x", b"drop\ndatabase x", b"ALTER  DATABASE x OWNER TO y", b"ALTER SYSTEM SET a = 1"],
 )
 def test_a_statement_that_changes_the_server_is_refused(statement: bytes) -> None:
     with pytest.raises(RefusedText, match="which changes the server"):
@@ -178,7 +181,8 @@ def test_a_statement_that_changes_the_server_is_refused(statement: bytes) -> Non
 
 
 @pytest.mark.parametrize(
-    "encoding", ["SJIS", "Shift_JIS_2004", "BIG5", "GBK", "GB18030", "UHC", "johab", "WIN932", "windows-936", "mskanji"]
+    "encoding",
+    ["SJIS", "Shift_JIS_2004", "BIG5", "GBK", "GB18030", "UHC", "johab", "WIN932", "windows-936", "mskanji"],
 )
 def test_an_encoding_with_backslashes_inside_characters_is_refused_for_an_old_psql_only(encoding: str) -> None:
     text = dump(encoding=encoding.encode())
@@ -274,7 +278,10 @@ def test_a_table_that_psql_never_reported_is_told_at_the_end(answers: bytes) -> 
 @pytest.mark.parametrize(
     ("expected", "problem"),
     [
-        ({"public.django_migrations": 2, "public.targets": 4}, "table public.targets has 3 rows, and should have 4"),
+        (
+            {"public.django_migrations": 2, "public.targets": 4},
+            "table public.targets has 3 rows, and should have 4",
+        ),
         (
             {"public.django_migrations": 2, "public.targets": 3, "public.lost": 1},
             "table public.lost has 0 rows, and should have 1",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 
-from arcbackupd.operations.events import Event, Notice, Progress, Step
+from arcbackupd.operations.cancellation import Cancellation
+from arcbackupd.operations.events import Event, Notice, Progress, Step, Steps
 from arcbackupd.operations.queue import OperationQueue, Priority, new_identity
 from tests.unit.test_queue import heard, held, run, steps
 
@@ -68,20 +69,18 @@ def test_a_restore_goes_before_everything_that_waits() -> None:
 
 def test_whoever_listens_while_it_works_hears_what_was_told_before_and_what_comes_each_once() -> None:
     async def test(queue: OperationQueue) -> None:
-        gate, told = threading.Event(), threading.Event()
+        gate = threading.Event()
         first: list[Event] = [Step("a", "A"), Notice("n"), Step("b", "B"), Progress(7, "t", 1, 0.5)]
 
-        def start(_: object) -> object:
+        def start(_: Cancellation) -> Steps[str]:
             yield from first
-            told.set()
             assert gate.wait(20)
             yield Step("c", "C")
             return "done"
 
-        operation = queue.submit("restore", start, Priority.RESTORE)  # type: ignore[arg-type]
-        await asyncio.to_thread(told.wait, 20)
-        while operation.last_event != first[-1]:  # it is on its way through the loop
-            await asyncio.sleep(0)
+        operation = queue.submit("restore", start, Priority.RESTORE)
+        early = operation.events()
+        assert [await anext(early) for _ in first] == first
         listener = asyncio.create_task(heard(operation))
         await asyncio.sleep(0)
         gate.set()

@@ -17,7 +17,7 @@ from arcbackupd.postgres.databases import Privilege, Properties, RoleSettings
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 LIVE = Properties(
-    oid=4711, datname="live", owner="me", encoding_name="UTF8", datcollate="C", datctype="C", tablespace="pg_default",
+    oid=4711, datname="live", owner="me", encoding_name="UTF8", datcollate="C", datctype="C", tablespace="x",
     datconnlimit=-1, datistemplate=False, datallowconn=True, comment="é",
     privileges=(Privilege(grantee=None, privilege="CONNECT", grantable=False),),
     settings=(RoleSettings(role=None, values=("app.x=1",)),),
@@ -52,7 +52,13 @@ def replaced(name: str, hours: int = 0, **changes: Any) -> Replaced:
 
 
 REPORT = Report(
-    operation="0a1b2c", kind="restore", name="n", database="live", outcome="restored", started_at=NOW, finished_at=NOW
+    operation="0a1b2c",
+    kind="restore",
+    name="n",
+    database="live",
+    outcome="restored",
+    started_at=NOW,
+    finished_at=NOW,
 )
 
 

@@ -22,6 +22,10 @@ _LOG_BYTES = 1 << 30
 """What the server's write-ahead log grows by while much is loaded (max_wal_size by default)."""
 
 
+_NO_DF = ("no-df", "not-installed", "not-a-database")
+"""Codes of the errors of an image, or a host, without a df that tells the free space."""
+
+
 @dataclass(frozen=True)
 class Request:
     """What was asked for; ``force`` overrides a refusal for incompatible migrations."""
@@ -161,8 +165,10 @@ def _room(situation: Situation, request: Request, backup: Backup) -> Iterator[Re
     gained = situation.server.size(situation.database) if request.in_place and situation.live else 0
     try:
         free = situation.server.free_space()
-    except OperationFailed:  # an image without df: the load itself will tell, and nothing is harmed by it
-        return
+    except OperationFailed as error:
+        if error.code not in _NO_DF:
+            raise
+        return  # the load itself will tell, and nothing is harmed by it
     if free + gained >= needed:
         return
     other = (
