@@ -17,6 +17,7 @@ from arcbackupd.errors import OperationFailed
 _V1 = "freezer.state"
 _V2 = "cgroup.freeze"
 _WORDS = {_V1: ("FROZEN", "THAWED"), _V2: ("1", "0")}
+_CLOSED = ("FROZEN", "FREEZING", "1")
 _NAMES = ("{}", "docker-{}.scope", "libpod-{}.scope", "libpod-{}")
 """What docker and podman call a container's control group, without and with systemd as their manager."""
 _GONE = (errno.ENOENT, errno.ENODEV)
@@ -37,7 +38,7 @@ class Freezer:
         return _WORDS[self.file.name][1]
 
     def freeze(self) -> None:
-        """Stop every process of the container; the last of them may take a moment. Raise OSError."""
+        """Let none of the container's processes get back to its own code. Raise OSError."""
         self.file.write_text(_WORDS[self.file.name][0])
 
     def thaw(self) -> None:
@@ -49,11 +50,13 @@ class Freezer:
                 raise
 
     def is_frozen(self) -> bool:
-        """Whether everything in it stands still now; False when the container has ended."""
+        """Whether it is frozen now, or freezing; False when the container has ended.
+
+        While it is freezing, a process may still be inside the kernel, waiting for a disk say, and for seconds on a
+        busy one; but none gets back to its own code.
+        """
         try:
-            if self.file.name == _V1:
-                return self.file.read_text().strip() == "FROZEN"
-            return "frozen 1" in self.file.with_name("cgroup.events").read_text().splitlines()
+            return self.file.read_text().strip() in _CLOSED
         except OSError:
             return False
 
