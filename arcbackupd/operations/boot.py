@@ -180,9 +180,9 @@ class BootWatch:
                 self.holder.seize(event.container, event.at)
             return True
         if event.action in ENDS:
-            self.holder.stopping(event.container)
             if self._boot and self._boot.run.container == event.container:
                 self._boot.backend_stops()
+            self.holder.stopping(event.container)
             return False
         return True
 

@@ -8,6 +8,7 @@ supervisor inside. The freezer needs one line written, which also a line of shel
 from __future__ import annotations
 
 import errno
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,8 +77,8 @@ def find_freezer(container: str, pid: int = 0, proc: Path = Path("/proc")) -> Fr
     Raise OperationFailed when there is none. Never gives one of a group that isn't the container's own.
     """
     trees = hierarchies((proc / "self" / "mountinfo").read_text())
-    candidates = [*_by_name(trees, container), *(_by_process(trees, container, _cgroups(proc, pid)) if pid else ())]
-    found = next((file for file in candidates if file.is_file()), None)
+    places = itertools.chain(_by_name(trees, container), _by_process(trees, container, _cgroups(proc, pid)))
+    found = next((file for file in places if file.is_file()), None)
     if found is None:
         hint = "Mount the control groups of the host, of version 2 or with the freezer; or set boot.hold = false."
         raise OperationFailed("no-freezer", "The control group of the backend's container isn't found.", hint=hint)
