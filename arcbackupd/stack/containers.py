@@ -13,7 +13,7 @@ from arcbackupd.stack.engine import NICE, ContainerRun, HealthCheck
 from arcbackupd.stack.events import TOLD, parse_time
 from arcbackupd.stack.process import Command, Finished, run
 
-_INSPECT_TIMEOUT = 30
+_INSPECT_TIMEOUT = 15
 _PODMAN_SOCKET = "unix:///run/podman/podman.sock"
 # What the engine takes where a health check leaves it out.
 _HEALTH_INTERVAL = 30_000_000_000

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,10 @@ from arcbackupd.errors import OperationFailed
 _V1 = "freezer.state"
 _V2 = "cgroup.freeze"
 _WORDS = {_V1: ("FROZEN", "THAWED"), _V2: ("1", "0")}
+_SETTLE_SECONDS = 5.0
+_TRY_SECONDS = 0.05
+_OPEN_SECONDS = 0.003
+_POLL_SECONDS = 0.001
 _CLOSED = ("FROZEN", "FREEZING", "1")
 _NAMES = ("{}", "docker-{}.scope", "libpod-{}.scope", "libpod-{}")
 """What docker and podman call a container's control group, without and with systemd as their manager."""
@@ -40,7 +45,34 @@ class Freezer:
 
     def freeze(self) -> None:
         """Let none of the container's processes get back to its own code. Raise OSError."""
+        self._close()
+        if self.file.name == _V1:
+            self._settle()
+
+    def _close(self) -> None:
         self.file.write_text(_WORDS[self.file.name][0])
+
+    def _settle(self) -> None:
+        """Wait until all stands still, opening and closing again as often as that takes.
+
+        Version 1 freezes a program in the middle of its execve for good: it waits for its threads to end, which are
+        frozen already (seen on busy machines, where the start event comes before the container's first execve is
+        through). Whoever asks such a container anything, even docker itself, waits as long as it does.
+        """
+        deadline = time.monotonic() + _SETTLE_SECONDS
+        while not self._rests(time.monotonic() + _TRY_SECONDS):
+            self.thaw()
+            if time.monotonic() > deadline:
+                raise OSError(errno.EBUSY, "it does not come to rest")
+            time.sleep(_OPEN_SECONDS)
+            self._close()
+
+    def _rests(self, until: float) -> bool:
+        while (state := self.file.read_text().strip()) != "FROZEN":
+            if time.monotonic() > until or state == "THAWED":
+                return False
+            time.sleep(_POLL_SECONDS)
+        return True
 
     def thaw(self) -> None:
         """Let everything go on; nothing happens when the container has ended. Raise OSError."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from arcbackupd.errors import OperationFailed
+from arcbackupd.stack import freezer as freezer_module
 from arcbackupd.stack.freezer import Freezer, find_freezer, hierarchies
 from arcbackupd.stack.signals import is_asked_to_end
 
@@ -142,6 +143,26 @@ def test_what_has_gone_is_not_frozen_and_needs_no_letting_go(tmp_path: Path) -> 
 def test_what_is_freezing_counts_as_frozen(tmp_path: Path, name: str, said: str, frozen: bool) -> None:
     (tmp_path / name).write_text(said)
     assert Freezer(tmp_path / name).is_frozen() is frozen
+
+
+def test_one_that_does_not_come_to_rest_is_let_go_and_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(freezer_module, "_SETTLE_SECONDS", 0.2)
+    freezer = Freezer(tmp_path / "freezer.state")
+    freezer.file.write_text("")
+    monkeypatch.setattr(Freezer, "_close", lambda self: self.file.write_text("FREEZING"))
+    with pytest.raises(OSError, match="does not come to rest"):
+        freezer.freeze()
+    assert freezer.file.read_text() == "THAWED"
+
+
+def test_one_that_rests_at_a_second_try_is_frozen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    freezer = Freezer(tmp_path / "freezer.state")
+    said = iter(["FREEZING", "FROZEN"])
+    monkeypatch.setattr(Freezer, "_close", lambda self: self.file.write_text(next(said)))
+    freezer.freeze()
+    assert freezer.is_frozen()
 
 
 @pytest.mark.parametrize(
