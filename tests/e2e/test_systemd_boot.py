@@ -160,7 +160,7 @@ def test_however_the_daemon_ends_the_backend_is_let_go(
 
 
 def test_a_timer_of_systemds_lets_go_where_nothing_else_can(daemon: InstalledDaemon) -> None:
-    started_with(daemon, "ExecStopPost=\nRestart=no\n", max_hold="5s")
+    started_with(daemon, "ExecStopPost=\nRestart=no\n", max_hold="20s")
     with backend_held(daemon) as freezer:
         timers = ["systemctl", "list-units", "--plain", "--no-legend", "arcbackupd-let-go-*.timer"]
         wait_until(lambda: daemon.host.run(timers).stdout, "the timer", seconds=LONG, interval=0.1)
