@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -16,6 +17,7 @@ from arcbackupd.operations.holder import Holder
 from arcbackupd.stack import ContainerRun
 from arcbackupd.stack.process import TimedOut
 
+_NOT_ASKED = "the database could not be asked what had happened since the backend's start"
 _YOUNG = timedelta(minutes=1)
 
 
@@ -45,7 +47,7 @@ class BootDump:
         self._recorded: Recorded | None = None
         self._reading = False
         self._stopped = False
-        self._doubt = ""
+        self._doubt = _NOT_ASKED
         self._cancellation = Cancellation()
 
     @property
@@ -59,7 +61,7 @@ class BootDump:
         self._cancellation = cancellation
         if self._stopped:
             self.backend_stops()
-        self._reading, self._doubt, self._recorded = False, "", None
+        self._reading, self._doubt, self._recorded = False, _NOT_ASKED, None
 
     def ask(self, database: Database) -> None:
         """Ask the database, once it answers, what the backend has done so far; let a backend go that was too fast.
@@ -67,18 +69,16 @@ class BootDump:
         Raise ArcbackupdError.
         """
         self._hold = self._find_hold()
+        if self.run.started_at:
+            # It may time out, by a lock on the table say; the dump needn't wait for what it is proved by.
+            with contextlib.suppress(TimedOut):
+                self._recorded = recorded(database, self.run, self.run.started_at)
         if self._hold is None:
             self._doubt = self._holder.why_not(self.run)
-        if self.run.started_at is None:
-            return
-        try:
-            self._recorded = recorded(database, self.run, self.run.started_at)
-        except TimedOut:  # by a lock on the table, say; the dump itself needn't wait for what it is proved by
-            self._doubt = self._doubt or "the recorded migrations could not be read"
-            return
-        if self._hold and (doubt := doubt_at_first(self._recorded)):
-            self._doubt = doubt
-            self._holder.release(doubt)
+        elif self._recorded:
+            self._doubt = doubt_at_first(self._recorded)
+            if self._doubt:
+                self._holder.release(self._doubt)
 
     def read_first(self) -> None:
         """Pg_dump wrote its first bytes: by then it has its snapshot, and its locks on all tables."""
@@ -89,7 +89,7 @@ class BootDump:
     def doubt(self, migrations: tuple[str, ...] | None) -> str:
         """Why it isn't sure that the dump with these migrations was taken before; empty when it is."""
         if self._doubt or self._recorded is None:
-            return self._doubt
+            return self._doubt or _NOT_ASKED
         same = self._recorded.migrations == frozenset(migrations or ())
         return "" if same else "migrations were recorded between the start of the hold and the dump"
 
@@ -100,9 +100,12 @@ class BootDump:
         return is_from_before(backup, self.run.started_at, self._recorded)
 
     def backend_stops(self) -> None:
-        """Somebody ends the backend: a dump that hasn't begun to read isn't worth its time any more."""
-        self._stopped = True
-        if not self._reading:
+        """Somebody ends the backend: a hold for a dump that hasn't begun to read isn't worth its time any more.
+
+        A dump beside a backend that wasn't held goes on: one that crashes again and again must get a dump, too.
+        """
+        if not self._reading and (self._hold or self._find_hold()):
+            self._stopped = True
             self._cancellation.cancel("the backend is being stopped", code=BACKEND_STOPPED)
 
     def release(self, why: str) -> None:

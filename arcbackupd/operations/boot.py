@@ -90,6 +90,8 @@ class BootWatch:
             there = present is not None or await asyncio.to_thread(self._engine.backend_exists)
         except ArcbackupdError as error:
             self._say_once(error)
+            # A program that somebody was starting in the backend as it was frozen keeps docker from answering.
+            await asyncio.to_thread(self.holder.release, "the engine doesn't tell about it")
             return
         self._trouble = ""
         self._say_if_missing(there or seen is None)
@@ -180,9 +182,9 @@ class BootWatch:
                 self.holder.seize(event.container, event.at)
             return True
         if event.action in ENDS:
-            self.holder.stopping(event.container)
             if self._boot and self._boot.run.container == event.container:
                 self._boot.backend_stops()
+            self.holder.stopping(event.container)
             return False
         return True
 

@@ -13,7 +13,7 @@ from arcbackupd.stack.engine import NICE, ContainerRun, HealthCheck, ServiceStat
 from arcbackupd.stack.events import TOLD, parse_time
 from arcbackupd.stack.process import Command, Finished, run
 
-_INSPECT_TIMEOUT = 30
+_INSPECT_TIMEOUT = 15
 _PODMAN_SOCKET = "unix:///run/podman/podman.sock"
 _COMPOSE_SERVICE = "com.docker.compose.service"
 _COMPOSE_NEEDS = "com.docker.compose.depends_on"

@@ -8,6 +8,8 @@ supervisor inside. The freezer needs one line written, which also a line of shel
 from __future__ import annotations
 
 import errno
+import itertools
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,11 @@ from arcbackupd.errors import OperationFailed
 _V1 = "freezer.state"
 _V2 = "cgroup.freeze"
 _WORDS = {_V1: ("FROZEN", "THAWED"), _V2: ("1", "0")}
+_SETTLE_SECONDS = 5.0
+_TRY_SECONDS = 0.05
+_OPEN_SECONDS = 0.003
+_POLL_SECONDS = 0.001
+_CLOSED = ("FROZEN", "FREEZING", "1")
 _NAMES = ("{}", "docker-{}.scope", "libpod-{}.scope", "libpod-{}")
 """What docker and podman call a container's control group, without and with systemd as their manager."""
 _GONE = (errno.ENOENT, errno.ENODEV)
@@ -37,8 +44,35 @@ class Freezer:
         return _WORDS[self.file.name][1]
 
     def freeze(self) -> None:
-        """Stop every process of the container; the last of them may take a moment. Raise OSError."""
+        """Let none of the container's processes get back to its own code. Raise OSError."""
+        self._close()
+        if self.file.name == _V1:
+            self._settle()
+
+    def _close(self) -> None:
         self.file.write_text(_WORDS[self.file.name][0])
+
+    def _settle(self) -> None:
+        """Wait until all stands still, opening and closing again as often as that takes.
+
+        Version 1 freezes a program in the middle of its execve for good: it waits for its threads to end, which are
+        frozen already (seen on busy machines, where the start event comes before the container's first execve is
+        through). Whoever asks such a container anything, even docker itself, waits as long as it does.
+        """
+        deadline = time.monotonic() + _SETTLE_SECONDS
+        while not self._rests(time.monotonic() + _TRY_SECONDS):
+            self.thaw()
+            if time.monotonic() > deadline:
+                raise OSError(errno.EBUSY, "it does not come to rest")
+            time.sleep(_OPEN_SECONDS)
+            self._close()
+
+    def _rests(self, until: float) -> bool:
+        while (state := self.file.read_text().strip()) != "FROZEN":
+            if time.monotonic() > until or state == "THAWED":
+                return False
+            time.sleep(_POLL_SECONDS)
+        return True
 
     def thaw(self) -> None:
         """Let everything go on; nothing happens when the container has ended. Raise OSError."""
@@ -49,11 +83,13 @@ class Freezer:
                 raise
 
     def is_frozen(self) -> bool:
-        """Whether everything in it stands still now; False when the container has ended."""
+        """Whether it is frozen now, or freezing; False when the container has ended.
+
+        While it is freezing, a process may still be inside the kernel, waiting for a disk say, and for seconds on a
+        busy one; but none gets back to its own code.
+        """
         try:
-            if self.file.name == _V1:
-                return self.file.read_text().strip() == "FROZEN"
-            return "frozen 1" in self.file.with_name("cgroup.events").read_text().splitlines()
+            return self.file.read_text().strip() in _CLOSED
         except OSError:
             return False
 
@@ -73,8 +109,8 @@ def find_freezer(container: str, pid: int = 0, proc: Path = Path("/proc")) -> Fr
     Raise OperationFailed when there is none. Never gives one of a group that isn't the container's own.
     """
     trees = hierarchies((proc / "self" / "mountinfo").read_text())
-    candidates = [*_by_name(trees, container), *(_by_process(trees, container, _cgroups(proc, pid)) if pid else ())]
-    found = next((file for file in candidates if file.is_file()), None)
+    places = itertools.chain(_by_name(trees, container), _by_process(trees, container, _cgroups(proc, pid)))
+    found = next((file for file in places if file.is_file()), None)
     if found is None:
         hint = "Mount the control groups of the host, of version 2 or with the freezer; or set boot.hold = false."
         raise OperationFailed("no-freezer", "The control group of the backend's container isn't found.", hint=hint)

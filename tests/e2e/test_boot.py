@@ -134,7 +134,7 @@ def surely_before(daemon: Daemon) -> bool:
     migrations = row["migrations_list"]
     assert isinstance(migrations, list)
     assert row["reason"] == "boot"
-    assert row["before_migrations"], row["not_surely_before"]
+    assert row["before_migrations"], f"{row['not_surely_before']}\n{daemon.log()}"
     return f"targets.{MIGRATION}" not in migrations
 
 

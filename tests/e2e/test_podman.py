@@ -58,6 +58,7 @@ def test_main_job_on_podman(pod_stack: ArcsecondStack) -> None:
             wait_until(lambda: daemon.listed()[0]["problem"] == "backend not running", "the backend's end")
         finally:
             pod_stack.start_container(pod_stack.backend)
+            pod_stack.wait_backend()  # while it is held, nothing can be run in it
             pod_stack.manage("migrate", "targets", "0003_object_class_index")
             pod_stack.remove_migration(migration)
 
@@ -77,6 +78,7 @@ def test_a_start_is_held_until_its_dump_is_taken_on_podman(pod_stack: ArcsecondS
             applied = "SELECT count(*) FROM django_migrations WHERE name = '0004_remarks'"
             wait_until(lambda: pod_stack.psql(applied) == "1", "the migration", seconds=90)
     finally:
+        pod_stack.wait_backend()
         pod_stack.manage("migrate", "targets", "0003_object_class_index")
         pod_stack.remove_migration(migration)
 

@@ -160,7 +160,7 @@ def test_however_the_daemon_ends_the_backend_is_let_go(
 
 
 def test_a_timer_of_systemds_lets_go_where_nothing_else_can(daemon: InstalledDaemon) -> None:
-    started_with(daemon, "ExecStopPost=\nRestart=no\n", max_hold="5s")
+    started_with(daemon, "ExecStopPost=\nRestart=no\n", max_hold="20s")
     with backend_held(daemon) as freezer:
         timers = ["systemctl", "list-units", "--plain", "--no-legend", "arcbackupd-let-go-*.timer"]
         wait_until(lambda: daemon.host.run(timers).stdout, "the timer", seconds=LONG, interval=0.1)
@@ -194,3 +194,24 @@ def test_in_its_sandbox_it_holds_dumps_and_lets_go(daemon: InstalledDaemon) -> N
         check=False,
     )
     assert writable.returncode == 0
+
+
+def test_a_unit_ordered_before_the_stacks_own_takes_a_backup_first(daemon: InstalledDaemon) -> None:
+    seen, unit = "/root/seen", "arcbackupd-before@observatory.service"
+    listing = f"[Service]\nType=oneshot\nExecStart=/bin/sh -c 'ls {daemon.stack.backups} >{seen}'\n"
+    daemon.host.write("/etc/systemd/system/observatory.service", listing)
+    daemon.host.run(["systemctl", "daemon-reload"])
+    daemon.host.run(["systemctl", "enable", unit])
+    verified = daemon.host.run(["systemd-analyze", "verify", unit])
+    assert verified.stdout + verified.stderr == ""
+    before = daemon.names()
+    daemon.systemctl("start", "observatory.service")
+    [new, *_] = daemon.names()
+    assert new not in before
+    assert new in daemon.host.read(seen).split()
+    daemon.stack.stop_container(daemon.stack.database)  # no backup then, and no reason not to start
+    try:
+        daemon.systemctl("start", "observatory.service")
+    finally:
+        daemon.stack.start_container(daemon.stack.database)
+        daemon.stack.wait_database()

@@ -141,8 +141,23 @@ def test_a_stop_of_the_backend_abandons_a_dump_that_has_not_begun_to_read_and_no
             assert raised.value.code == BACKEND_STOPPED
 
 
-def test_a_stop_before_the_dump_begins_abandons_it_too() -> None:
+def test_a_dump_beside_a_backend_that_was_not_held_is_never_abandoned() -> None:
     boot, _ = boot_dump(None)
+    cancellation = Cancellation()
+    boot.begin(cancellation)
+    boot.backend_stops()
+    cancellation.check()
+
+
+def test_what_was_never_asked_is_not_sure() -> None:
+    boot, _ = boot_dump(Standing())
+    boot.begin(Cancellation())
+    boot.read_first()
+    assert "could not be asked" in boot.doubt(NAMES)
+
+
+def test_a_stop_before_the_dump_begins_abandons_it_too() -> None:
+    boot, _ = boot_dump(Standing())
     boot.backend_stops()
     cancellation = Cancellation()
     boot.begin(cancellation)

@@ -148,9 +148,9 @@ def test_an_hour_of_restarts_gives_a_dump_each_ten_minutes_and_one_for_a_new_ima
 
         engine, watch = watching(tmp_path, dump, min_interval=timedelta(minutes=10))
         with time_machine.travel(datetime(2026, 1, 1, tzinfo=UTC), tick=False) as clock:
-            for number in range(360):
-                clock.shift(10)
-                engine.present = ContainerRun(f"run {number}", "old" if number < 350 else "new")
+            for number in range(120):
+                clock.shift(30)
+                engine.present = ContainerRun(f"run {number}", "old" if number < 117 else "new")
                 await watch.look()
         return dumps
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from arcbackupd.errors import OperationFailed
+from arcbackupd.stack import freezer as freezer_module
 from arcbackupd.stack.freezer import Freezer, find_freezer, hierarchies
 from arcbackupd.stack.signals import is_asked_to_end
 
@@ -129,18 +130,39 @@ def test_what_has_gone_is_not_frozen_and_needs_no_letting_go(tmp_path: Path) -> 
         freezer.thaw()
 
 
-def test_version_2_tells_beside_the_file_whether_all_stands_still(tmp_path: Path) -> None:
-    freezer = Freezer(tmp_path / "cgroup.freeze")
-    for said, frozen in (("populated 1\nfrozen 0\n", False), ("populated 1\nfrozen 1\n", True)):
-        (tmp_path / "cgroup.events").write_text(said)
-        assert freezer.is_frozen() is frozen
+@pytest.mark.parametrize(
+    ("name", "said", "frozen"),
+    [
+        ("freezer.state", "FROZEN\n", True),
+        ("freezer.state", "FREEZING\n", True),  # a process waits for a disk; its own code runs no more
+        ("freezer.state", "THAWED\n", False),
+        ("cgroup.freeze", "1\n", True),
+        ("cgroup.freeze", "0\n", False),
+    ],
+)
+def test_what_is_freezing_counts_as_frozen(tmp_path: Path, name: str, said: str, frozen: bool) -> None:
+    (tmp_path / name).write_text(said)
+    assert Freezer(tmp_path / name).is_frozen() is frozen
 
 
-def test_version_1_counts_only_when_the_last_process_stands_still(tmp_path: Path) -> None:
+def test_one_that_does_not_come_to_rest_is_let_go_and_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(freezer_module, "_SETTLE_SECONDS", 0.2)
     freezer = Freezer(tmp_path / "freezer.state")
-    for said, frozen in (("FREEZING\n", False), ("FROZEN\n", True), ("THAWED\n", False)):
-        freezer.file.write_text(said)
-        assert freezer.is_frozen() is frozen
+    freezer.file.write_text("")
+    monkeypatch.setattr(Freezer, "_close", lambda self: self.file.write_text("FREEZING"))
+    with pytest.raises(OSError, match="does not come to rest"):
+        freezer.freeze()
+    assert freezer.file.read_text() == "THAWED"
+
+
+def test_one_that_rests_at_a_second_try_is_frozen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    freezer = Freezer(tmp_path / "freezer.state")
+    said = iter(["FREEZING", "FROZEN"])
+    monkeypatch.setattr(Freezer, "_close", lambda self: self.file.write_text(next(said)))
+    freezer.freeze()
+    assert freezer.is_frozen()
 
 
 @pytest.mark.parametrize(
