@@ -177,7 +177,7 @@ class ContainerEngine:
 def network_addresses(network: Mapping[str, Any]) -> tuple[str, ...]:
     """The addresses in what the engine tells of a container's network settings."""
     places = [network, *(network.get("Networks") or {}).values()]
-    found = (place.get(key) for place in places for key in ("IPAddress", "GlobalIPv6Address"))
+    found = (place.get(key) for place in places if place for key in ("IPAddress", "GlobalIPv6Address"))
     return tuple(dict.fromkeys(address for address in found if address))
 
 

@@ -31,16 +31,16 @@ def labels(service: str, *needs: str) -> dict[str, str]:
     return {"com.docker.compose.service": service, "com.docker.compose.depends_on": said}
 
 
-def line(name: str, state: dict[str, Any], of: dict[str, str] | None) -> str:
-    return json.dumps([name, state, of])
+def container(name: str, state: dict[str, Any], of: dict[str, str] | None) -> dict[str, Any]:
+    return {"Name": name, "State": state, "Config": {"Labels": of}}
 
 
 @pytest.fixture(name="told")
 def _told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """What stands where docker and podman stand, and says what a test gives it."""
 
-    def tell(*lines: str, error: str = "", status: int = 0) -> None:
-        (tmp_path / "out").write_text("".join(f"{text}\n" for text in lines))
+    def tell(*containers: dict[str, Any], error: str = "", status: int = 0) -> None:
+        (tmp_path / "out").write_text(json.dumps(containers))
         (tmp_path / "err").write_text(error)
         for program in ("docker", "podman"):
             path = tmp_path / program
@@ -60,8 +60,8 @@ def test_services_are_read_in_the_shapes_of_docker_and_podman(
     told: Any, kind: str, slash: str, base: dict[str, Any]
 ) -> None:
     told(
-        line(f"{slash}web", base, labels("web", "api", "broker")),
-        line(f"{slash}arcsecond-api", base, labels("api", "db")),
+        container(f"{slash}web", base, labels("web", "api", "broker")),
+        container(f"{slash}arcsecond-api", base, labels("api", "db")),
     )
     assert engine(kind).services() == [
         ServiceState("arcsecond-api", True, STARTED),
@@ -84,7 +84,7 @@ def test_services_are_read_in_the_shapes_of_docker_and_podman(
     ],
 )
 def test_run_restart_and_health_are_told_apart(told: Any, change: dict[str, Any], expected: object) -> None:
-    told(line("/web", {**DOCKER_STATE, **change}, None))
+    told(container("/web", {**DOCKER_STATE, **change}, None))
     (found,) = engine().services()
     assert (found.running, found.restarting, found.health) == expected
 
@@ -94,7 +94,7 @@ def test_conditions_and_strangers_in_depends_on_are_no_names(told: Any) -> None:
         "com.docker.compose.service": "web",
         "com.docker.compose.depends_on": "api:service_healthy:true,db:service_started:false,,gone",
     }
-    told(line("/web", DOCKER_STATE, of), line("/arcsecond-api", DOCKER_STATE, labels("api")))
+    told(container("/web", DOCKER_STATE, of), container("/arcsecond-api", DOCKER_STATE, labels("api")))
     assert {found.name: found.needs for found in engine().services()} == {
         "arcsecond-api": frozenset(),
         "web": frozenset({"arcsecond-api"}),
@@ -102,14 +102,14 @@ def test_conditions_and_strangers_in_depends_on_are_no_names(told: Any) -> None:
 
 
 def test_containers_without_labels_need_nothing(told: Any) -> None:
-    told(line("/web", DOCKER_STATE, None), line("/arcsecond-api", DOCKER_STATE, {}))
+    told(container("/web", DOCKER_STATE, None), container("/arcsecond-api", DOCKER_STATE, {}))
     assert [found.needs for found in engine().services()] == [frozenset(), frozenset()]
 
 
 def test_services_that_do_not_exist_are_left_out_and_the_order_is_the_configuration_s(told: Any) -> None:
     told(
-        line("/c", DOCKER_STATE, None),
-        line("/a", DOCKER_STATE, None),
+        container("/c", DOCKER_STATE, None),
+        container("/a", DOCKER_STATE, None),
         error="Error response from daemon: No such container: b\n",
         status=1,
     )
@@ -155,9 +155,9 @@ def test_the_addresses_of_all_networks_are_found_once(settings: dict[str, Any], 
 
 
 def test_the_database_s_addresses_are_asked_for_and_none_are_told_of_one_that_is_missing(told: Any) -> None:
-    told(json.dumps(DOCKER_28))
+    told({"NetworkSettings": DOCKER_28})
     assert engine().database_addresses() == ("172.17.0.2",)
-    told("", error="Error: No such container: arcsecond-db", status=1)
+    told(error="Error: No such container: arcsecond-db", status=1)
     assert engine().database_addresses() == ()
 
 
