@@ -91,7 +91,9 @@ class BootWatch:
         except ArcbackupdError as error:
             self._say_once(error)
             # A program that somebody was starting in the backend as it was frozen keeps docker from answering.
-            await asyncio.to_thread(self.holder.release, "the engine doesn't tell about it")
+            if self.holder.is_holding:
+                await asyncio.to_thread(self.holder.release, "the engine doesn't tell about it")
+                await self._look()  # now it may
             return
         self._trouble = ""
         self._say_if_missing(there or seen is None)

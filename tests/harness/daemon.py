@@ -265,11 +265,15 @@ class Daemon:
         names = self.wait_backups(count, seconds)
         newest = self.path(names[-1])
         memory = self.stack.state_dir / "boot.json"
-        wait_until(
-            lambda: memory.exists() and memory.stat().st_mtime_ns >= newest.stat().st_ctime_ns,
-            "the boot's dump to be noted",
-            seconds=seconds,
-        )
+
+        def noted() -> bool:
+            self.require_running()
+            return memory.exists() and memory.stat().st_mtime_ns >= newest.stat().st_ctime_ns
+
+        try:
+            wait_until(noted, "the boot's dump to be noted", seconds=seconds)
+        except DeadlinePassed as error:
+            raise DeadlinePassed(f"{error}; the daemon said:\n{self.log()}") from error
         return names
 
     def children(self, *words: str) -> list[int]:
