@@ -28,8 +28,9 @@ SECONDS = 90.0
 
 BY_HAND = {"dump": {"enabled": False}}
 POSTGRES_ARGS = ("-c", "fsync=off", "-c", "autovacuum=off", "-c", "max_prepared_transactions=4")
+AT_ONCE = ("--stop-signal=KILL",)
 PROMPT = (
-    "--stop-signal=KILL",
+    *AT_ONCE,
     "--health-cmd=true",
     "--health-interval=1s",
     "--health-timeout=30s",
@@ -182,7 +183,8 @@ def quick_stack(engine: Engine, major: int = 16) -> Iterator[Quick]:
         stack.psql(_OLD_STATE)
         old = fingerprint(stack)
         stack.psql(f"CREATE DATABASE state_old TEMPLATE {stack.db}", "postgres")
-        service = stack.add_service("quick", ["sleep", "infinity"], arguments=PROMPT)
+        arguments = PROMPT if engine.kind == "docker" else AT_ONCE  # podman's probes need systemd
+        service = stack.add_service("quick", ["sleep", "infinity"], arguments=arguments)
         yield Quick(stack, service, old, new, kept)
 
 
