@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -453,7 +452,6 @@ def test_rollback_does_not_wait_for_a_running_snapshot(quick: Quick, daemon: Dae
             if pid in processes(stack, "pg_dump"):
                 os.kill(pid, signal.SIGCONT)
     wait_for_no_process(stack, seconds=SECONDS)
-    assert not [name for name in daemon.names() if name.startswith("pre-restore-")] or daemon.listed()
     wait_until(lambda: call(daemon, "Status")["operation"] is None, "the end of all", seconds=SECONDS)
     assert stack.psql("SELECT name FROM marks") == "old"
     quick.assert_tidy(daemon)
@@ -537,7 +535,6 @@ def test_what_is_written_until_the_services_stop_is_in_the_snapshot(quick: Quick
     try:
         with Daemon(stack, jobs=BY_HAND) as daemon:
             wait_until(lambda: _newest_number(stack, writer) > 10, "rows to be written", seconds=SECONDS)
-            began = datetime.now(UTC)
             with daemon.client("restore", name, "--yes", "--in-place") as client:
                 wait_until(lambda: not stack.state(writer)["Running"], "the writer to be stopped", seconds=SECONDS)
                 finished = stack.state(writer)["FinishedAt"]
@@ -548,7 +545,6 @@ def test_what_is_written_until_the_services_stop_is_in_the_snapshot(quick: Quick
             numbers = stack.psql("SELECT substr(line, 5)::int FROM added WHERE line LIKE 'row %'").split()
             assert written
             assert set(written) <= set(map(int, numbers))
-            assert began.isoformat()[:10] <= str(finished)[:10]
     finally:
         stack.remove_service(writer)
 
