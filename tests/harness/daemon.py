@@ -252,7 +252,7 @@ class Daemon:
         """Return the path of a backup."""
         return self.stack.backups / name
 
-    def wait_backups(self, count: int, seconds: float = 30) -> list[str]:
+    def wait_backups(self, count: int, seconds: float = 90) -> list[str]:
         """Wait until there are that many backups, or more, and return their names, oldest first."""
         try:
             wait_until(lambda: len(self.names()) >= count, f"{count} backups", seconds=seconds)
@@ -260,7 +260,7 @@ class Daemon:
             raise DeadlinePassed(f"{error}; there are {self.names()}; the daemon said:\n{self.log()}") from error
         return self.names()
 
-    def wait_boot_dumps(self, count: int, seconds: float = 30) -> list[str]:
+    def wait_boot_dumps(self, count: int, seconds: float = 90) -> list[str]:
         """Wait until there are that many backups and the daemon has noted that the newest was a boot's."""
         names = self.wait_backups(count, seconds)
         newest = self.path(names[-1])
