@@ -414,6 +414,21 @@ def test_starts_that_the_daemon_makes_itself_are_neither_held_nor_dumped(
     asyncio.run(main())
 
 
+def test_a_restore_is_neither_held_nor_dumped(stack: ArcsecondStack) -> None:
+    """A restore starts the backend unhindered and causes no boot's dump; the next start is held again."""
+    with Daemon(stack, boot=SOON, jobs=NEVER) as daemon:
+        [name] = daemon.wait_boot_dumps(1, LONG)
+        daemon.ctl("restore", name, "--yes", timeout=280)
+        daemon.wait_log("started by the daemon itself", LONG)
+        assert not daemon.log_lines("stands still")
+        assert [row["reason"] for row in daemon.listed()] == ["pre-restore", "boot"]
+        stack.psql(UNDO)
+        stack.restart_backend(wait=False)
+        daemon.wait_log("The backend goes on: its dump has ended", LONG)
+        assert daemon.listed()[0]["before_migrations"] is True
+        wait_migrated(stack)
+
+
 def test_a_restart_of_the_engine(docker_engine: Engine) -> None:
     """After a restart of the engine, which stops everything, the backend's start is held and dumped as ever."""
     tags = [images.postgres(docker_engine, 16), images.backend(docker_engine)]
