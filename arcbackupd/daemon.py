@@ -33,7 +33,7 @@ from arcbackupd.operations.hold import let_go_of_leftover
 from arcbackupd.operations.holder import Holder
 from arcbackupd.operations.own_starts import OwnStarts
 from arcbackupd.operations.queue import OperationQueue
-from arcbackupd.operations.restores import Restores
+from arcbackupd.operations.restores import RESTORING, Restores
 from arcbackupd.scheduling import (
     ClockWatch,
     FailedJob,
@@ -151,6 +151,8 @@ class Daemon:
             boot_dump,
             holder=holder,
             own_starts=self._own_starts,
+            # Its dump would wait for the end of the restore, and it for its dump.
+            may_hold=lambda: self._queue.of_kind(*RESTORING) is None,
         )
         return Household(Parts(settings, backups, restores, scheduler), watch)
 
@@ -182,12 +184,14 @@ class Daemon:
         """Read the configuration again; a wrong one leaves the old one in force."""
         notify.reloading()
         try:
-            settings = load_settings(self._path)
+            wanted = load_settings(self._path)
+            # What is under way is noted in the directory that was, and must be found there.
+            settings = wanted.model_copy(update={"state_dir": self._settings.state_dir})
             household = self._make_household(settings)
         except ArcbackupdError as error:
             failure(error, message_id=MessageId.CONFIG_REJECTED)
         else:
-            if _needs_restart(self._settings, settings):
+            if _needs_restart(self._settings, wanted):
                 hint = "Restart it when no dump runs: `systemctl restart arcbackupd`."
                 _log.warning("The new socket, its group and state_dir hold from the daemon's next start", hint=hint)
             await self._household.stop()
@@ -272,8 +276,8 @@ class Household:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _live(self) -> None:
-        await self._clean_up(self.parts.backups.clean_up)
         await self._finish_restores()
+        await self._clean_up(self.parts.backups.clean_up)
         if self.watch.pending:  # of the configuration before
             await asyncio.wait([self.watch.pending])
         async with asyncio.TaskGroup() as living:

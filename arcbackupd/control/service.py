@@ -184,8 +184,7 @@ class Service:
             raise UsageError(
                 "no-such-operation", f"No operation {call.parameters.operation} runs or waits.", hint=hint
             )
-        if not operation.cancellation.too_late.is_set():
-            operation.cancellation.cancel(f"{call.peer} asked for it")
+        operation.cancellation.ask(f"{call.peer} asked for it")
         return {"operation": operation_reply(operation)}
 
     async def _restored(
@@ -328,6 +327,9 @@ def _restore_trouble(restores: Restores) -> Iterator[Problem]:
     if restores.unfinished():
         last = restores.last()
         why = f" {last.problem}" if last and last.problem and last.outcome == "unfinished" else ""
+        broken = restores.trouble()
+        if broken:
+            yield _critical(broken)
         hint = "`journalctl -u arcbackupd` tells what stands in the way; it is tried again every minute."
         message = f"A restore was interrupted and is neither finished nor undone.{why}"
         yield Problem("restore-unfinished", message, hint, Severity.CRITICAL)

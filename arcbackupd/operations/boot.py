@@ -54,8 +54,12 @@ class BootWatch:
         *,
         holder: Holder,
         own_starts: OwnStarts,
+        may_hold: Callable[[], bool] = lambda: True,
     ) -> None:
-        """``dump`` takes the dump of a boot; ``memory`` is the file that remembers the last run seen."""
+        """``dump`` takes the dump of a boot; ``memory`` is the file that remembers the last run seen.
+
+        ``may_hold`` is asked, in any thread, whether a dump could be taken soon enough for a hold.
+        """
         self._engine = engine
         self._memory = memory
         self._min_interval = min_interval
@@ -63,6 +67,7 @@ class BootWatch:
         self.holder = holder
         """Holds the backend; whoever ends the watch for good releases it."""
         self._own_starts = own_starts
+        self._may_hold = may_hold
         self._trouble = ""
         self._missing = False
         self._boot: BootDump | None = None
@@ -118,7 +123,9 @@ class BootWatch:
         return True
 
     async def _begin(self, present: ContainerRun, seen: _Seen | None) -> None:
-        if present.started_at:  # one that no event told of, after a restart of the engine say, may still be in time
+        if (
+            present.started_at and self._may_hold()
+        ):  # One that no event told of, after a restart of the engine say, may still be in time
             await asyncio.to_thread(self.holder.seize, present.container, present.started_at, present.pid)
         _log.info("The backend started", image=present.image)
         self._boot = BootDump(present, self.holder)
@@ -180,7 +187,7 @@ class BootWatch:
     def _hear(self, event: ContainerEvent) -> bool:
         """In the thread of the events: do at once what can't wait; return whether to look."""
         if event.action in STARTS:
-            if not self._own_starts.include(event.at):
+            if not self._own_starts.include(event.at) and self._may_hold():
                 self.holder.seize(event.container, event.at)
             return True
         if event.action in ENDS:

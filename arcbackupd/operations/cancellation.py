@@ -16,7 +16,11 @@ INTERRUPTED = ("cancelled", "stopping", BACKEND_STOPPED)
 
 
 class Cancelled(OperationFailed):
-    """Somebody asked the operation to stop; everything it began was undone."""
+    """Somebody asked the operation to stop; everything it began was undone. ``why`` completes "because …"."""
+
+    def __init__(self, code: str, why: str, *, state: str = "nothing was left behind.", hint: str = "") -> None:
+        super().__init__(code, f"It was abandoned because {why}; {state}", hint=hint)
+        self.why = why
 
 
 class Cancellation:
@@ -26,7 +30,7 @@ class Cancellation:
         self._asked = threading.Event()
         self._error: Cancelled | None = None
         self._interrupt: Callable[[], None] | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self.too_late = threading.Event()
         """Set by an operation that has come so far that it is finished, whoever wants it undone."""
 
@@ -34,11 +38,22 @@ class Cancellation:
         """Ask to stop, for a reason that completes the sentence "It was abandoned because …"; the first counts."""
         with self._lock:
             if self._error is None:
-                message = f"It was abandoned because {why}; nothing was left behind."
-                self._error = Cancelled(code, message, hint=hint)
+                self._error = Cancelled(code, why, hint=hint)
             self._asked.set()
             if self._interrupt:
                 self._interrupt()
+
+    def ask(self, why: str) -> None:
+        """Ask for a person, who comes in vain once it is too late."""
+        with self._lock:
+            if not self.too_late.is_set():
+                self.cancel(why)
+
+    def commit(self) -> None:
+        """There is no way back from here. Raise Cancelled when somebody asked for it before."""
+        with self._lock:
+            self.check()
+            self.too_late.set()
 
     def check(self) -> None:
         """Raise Cancelled when it was asked for."""

@@ -194,8 +194,8 @@ def _program_failed(program: str, status: int, said: str) -> ArcbackupdError:
 
 
 def _essence(said: str) -> str:
-    """The line that tells: the server's own error, the first error, or else the last line."""
+    """What tells: the first error, or else the last line, and what the server itself said of it."""
     lines = said.splitlines()
-    if server := next((line for line in lines if _FROM_SERVER in line), None):
-        return server.partition(_FROM_SERVER)[2].strip().rstrip(".")
-    return next((line for line in lines if "error:" in line.lower()), lines[-1]).strip().rstrip(".")
+    first = next((line for line in lines if "error:" in line.lower()), lines[-1]).strip().rstrip(".")
+    server = next((line.partition(_FROM_SERVER)[2].strip() for line in lines if _FROM_SERVER in line), "")
+    return f"{first}: {server.rstrip('.')}" if server else first

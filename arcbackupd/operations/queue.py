@@ -156,7 +156,9 @@ class OperationQueue:
             await running.ended.wait()
 
     def _refuse(self, operation: Operation[Any]) -> None:
-        hint = "It isn't lost: the schedule goes on when the daemon runs again."
+        asked = operation.priority in (Priority.RESTORE, Priority.MANUAL)
+        hint = "Ask for it again" if asked else "It isn't lost: the schedule goes on"
+        hint += " when the daemon runs again."
         operation.state = "failed"
         error = OperationFailed("stopping", f"It was not begun because {self._stopping}.", hint=hint)
         if not operation.result.done():  # as in _ended

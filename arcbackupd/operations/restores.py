@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,7 +19,7 @@ from arcbackupd.operations.events import Notice, Step, Steps
 from arcbackupd.operations.own_starts import OwnStarts
 from arcbackupd.operations.queue import Operation, OperationQueue, Priority, new_identity
 from arcbackupd.operations.restore.checks import Refusal, Request, Situation, look, refusals, warnings
-from arcbackupd.operations.restore.journal import REPLACED_PREFIX, STAGING_PREFIX, Journal, JournalFile
+from arcbackupd.operations.restore.journal import STAGING_PREFIX, Journal, JournalFile, replaced_name
 from arcbackupd.operations.restore.keeping import Keeping
 from arcbackupd.operations.restore.replaced import Replaced, ReplacedDatabases
 from arcbackupd.operations.restore.report import LastReport, Plan, PlannedStep, Report
@@ -78,8 +80,8 @@ class Restores:
 
     def plan_rollback(self) -> Plan:
         """What a rollback would do. Blocking. Raise Refused when there is nothing to bring back."""
-        replaced = self._newest_replaced()
         situation = self._situation(None)
+        replaced = self._newest_replaced(situation.server)
         work = self._work(self._rollback_journal("plan", situation, replaced), situation, Cancellation())
         return Plan(
             kind="rollback",
@@ -102,6 +104,14 @@ class Restores:
         """How the last restore or rollback ended."""
         return self._last.read()
 
+    def trouble(self) -> ArcbackupdError | None:
+        """What stands in the way of the journal itself."""
+        try:
+            self._journal.read()
+        except ArcbackupdError as error:
+            return error
+        return None
+
     def unfinished(self) -> bool:
         """Whether one was interrupted and is neither finished nor undone yet."""
         running = self._queue.of_kind(*RESTORING)
@@ -123,7 +133,6 @@ class Restores:
     def rollback(self) -> Operation[Report]:
         """Queue a rollback; a snapshot of what is brought back is of no use any more. Raise Busy, or Refused."""
         self._refuse_beside_another()
-        self._newest_replaced()
         identity = new_identity()
 
         def start(cancellation: Cancellation) -> Steps[Report]:
@@ -154,8 +163,9 @@ class Restores:
         return [] if queued else [self._take_snapshot(kept.database) for kept in wanted]
 
     def discard(self) -> Operation[list[str]]:
-        """Queue the dropping of all replaced databases."""
-        return self._queue.submit("discard", lambda _: self._keeping.drop(lambda _: True), Priority.MANUAL)
+        """Queue the dropping of all databases that are replaced by now, not of one that is replaced meanwhile."""
+        kept = {replaced.oid for replaced in self._replaced.all()}
+        return self._queue.submit("discard", lambda _: self._keeping.drop(lambda r: r.oid in kept), Priority.MANUAL)
 
     def expire(self) -> Operation[list[str]]:
         """Queue the dropping of those whose time is over and whose snapshot is there."""
@@ -178,7 +188,7 @@ class Restores:
 
     def _restore(self, identity: str, name: str, request: Request, cancellation: Cancellation) -> Steps[Report]:
         yield Step("look", f"Looking whether {name} can be restored")
-        stopped = yield from self._resolve_unfinished(cancellation)
+        dropped = yield from self._resolve_unfinished(cancellation)
         listed = self._backups.examine(name)
         if listed.backup.name != name:
             raise NoSuchBackup("no-such-backup", f"There is no backup named {name}.", hint="`arcbackupctl list`.")
@@ -188,19 +198,21 @@ class Restores:
         for text in warnings(situation, listed.backup, listed.compatibility):
             yield Notice(text)
         journal = self._new_journal(identity, situation, listed.backup, request)
-        journal.stopped = stopped
+        if dropped:
+            journal = _instead_of(dropped, journal)
         return (yield from self._carry_out(self._work(journal, situation, cancellation)))
 
     def _rollback(self, identity: str, cancellation: Cancellation) -> Steps[Report]:
         yield Step("look", "Looking whether it can be brought back")
         yield from self._resolve_unfinished(cancellation)
-        replaced = self._newest_replaced()
         situation = self._situation(None)
+        replaced = self._newest_replaced(situation.server)
         journal = self._rollback_journal(identity, situation, replaced)
         return (yield from self._carry_out(self._work(journal, situation, cancellation)))
 
     def _carry_out(self, work: Work) -> Steps[Report]:
-        with self._own_starts.expected():
+        with ExitStack() as window:
+            work.expect_starts = self._expecting(window)
             ended = yield from carry_out(work)
         return self._end(work, ended)
 
@@ -213,24 +225,40 @@ class Restores:
 
     def _resume(self, journal: Journal, cancellation: Cancellation) -> Steps[tuple[Work, Ended]]:
         work = self._work(journal, self._situation(None, journal.database), cancellation)
-        with self._own_starts.expected(since=journal.started_at):
+        with ExitStack() as window:
+            work.expect_starts = self._expecting(window, journal.stopped_at)
+            if journal.stopped_at:
+                work.expect_starts()
             return work, (yield from take_up(work))
 
-    def _resolve_unfinished(self, cancellation: Cancellation) -> Steps[tuple[str, ...]]:
-        """Finish or undo an interrupted restore first; return the services that it still owes a start.
+    def _expecting(self, window: ExitStack, since: datetime | None = None) -> Callable[[], None]:
+        """What begins, once, the time in which starts of the backend are the restore's own."""
+        begun = threading.Event()
 
-        In place there may be no database left to return to: then the new restore stands in for it.
+        def expect() -> None:
+            if not begun.is_set():
+                begun.set()
+                window.enter_context(self._own_starts.expected(since))
+
+        return expect
+
+    def _resolve_unfinished(self, cancellation: Cancellation) -> Steps[Journal | None]:
+        """Finish or undo an interrupted restore first.
+
+        In place there may be no database left to return to: then the new restore stands in for that one, whose
+        journal is returned.
         """
         journal = self._journal.read()
         if journal is None:
-            return ()
-        if journal.in_place and self._server().properties(journal.database) is None:
-            return journal.stopped
+            return None
+        if journal.in_place and journal.live and self._server().properties(journal.database) is None:
+            self._server().drop(journal.incoming)
+            return journal
         work, ended = yield from self._resume(journal, cancellation)
         self._note_end(work, ended)
         if ended.problem and ended.outcome == "unfinished":
             raise ended.problem
-        return ()
+        return None
 
     def _take_snapshot(self, database: str) -> Operation[str | None]:
         def start(cancellation: Cancellation) -> Steps[str | None]:
@@ -295,7 +323,7 @@ class Restores:
             database=situation.database,
             live=live,
             incoming=f"{STAGING_PREFIX}{identity}",
-            replaced_as=_replaced_name(identity) if beside else None,
+            replaced_as=replaced_name(identity) if beside else None,
             safety_backup=request.safety_backup and live is not None,
             create_roles=situation.missing_roles if request.create_missing_roles else (),
         )
@@ -309,7 +337,7 @@ class Restores:
             live=situation.live,
             incoming=replaced.database,
             incoming_oid=replaced.oid,
-            replaced_as=_replaced_name(identity) if situation.live else None,
+            replaced_as=replaced_name(identity) if situation.live else None,
             safety_backup=True,
         )
 
@@ -348,7 +376,9 @@ class Restores:
         size = newest.size if newest else 0
         return refusals(situation, request, listed.backup, listed.compatibility, directory, size)
 
-    def _newest_replaced(self) -> Replaced:
+    def _newest_replaced(self, server: Server) -> Replaced:
+        """The one to bring back, which is there. Raise Refused when there is none."""
+        self._keeping.adopt(server, self._journal.read())
         if kept := self._replaced.all():
             return kept[0]
         hint = "`arcbackupctl list` shows what can be restored."
@@ -365,15 +395,19 @@ class Restores:
         return operation
 
 
+def _instead_of(dropped: Journal, journal: Journal) -> Journal:
+    """The journal of a restore that stands in for one that dropped the database and got no further."""
+    owed = dropped.model_dump(include={"live", "stopped", "stopped_at", "snapshot"})
+    return journal.model_copy(
+        update={**owed, "live": dropped.live, "replaced_as": None, "safety_backup": False, "dropped_before": True}
+    )
+
+
 def refuse_beside(other: Operation[Any]) -> NoReturn:
     """Raise Busy for what can't be done beside a restore or rollback."""
     since = f" since {other.started_at:%H:%M:%S} UTC" if other.started_at else ""
     hint = "`arcbackupctl restore --attach` shows it."
     raise Busy("busy", f"A {other.kind} is at work{since}; try again when it has ended.", hint=hint)
-
-
-def _replaced_name(identity: str) -> str:
-    return f"{REPLACED_PREFIX}{datetime.now(UTC):%Y%m%d_%H%M%S}_{identity[:6]}"
 
 
 def _planned(work: Work) -> tuple[PlannedStep, ...]:

@@ -25,6 +25,9 @@ PROPERTIES = """
 """
 """One row of one field, JSON for `Properties`; none when there is no such database."""
 
+INVALID = -2
+"""``datconnlimit`` of a database whose DROP was interrupted: it can't be used, nor altered, only dropped."""
+
 _LISTS = frozenset({
     "local_preload_libraries", "search_path", "session_preload_libraries", "shared_preload_libraries",
     "temp_tablespaces", "unix_socket_directories",
@@ -235,6 +238,11 @@ def identity(name: str) -> str:
     return f"SELECT oid FROM pg_database WHERE datname = {literal(name)}"
 
 
+def invalid(name: str) -> str:
+    """A row when a database is only what a DROP that was interrupted left of it."""
+    return f"SELECT oid FROM pg_database WHERE datname = {literal(name)} AND datconnlimit = {INVALID}"
+
+
 def size(name: str) -> str:
     """The bytes of a database."""
     return f"SELECT pg_database_size({literal(name)})"
@@ -268,7 +276,18 @@ def replication(database: str) -> str:
     """
 
 
-WRITTEN = "SELECT pg_snapshot_xmax(pg_current_snapshot())"
-"""The first transaction id not given out yet: the same twice means that nothing was written in between."""
+def written(database: str, *, statistics_are_exact: bool) -> str:
+    """What is the same twice when nothing was written in between.
+
+    Rows of the database that were written; before there were exact statistics, the first transaction id of the
+    whole server that is not given out yet.
+    """
+    if not statistics_are_exact:
+        return "SELECT pg_snapshot_xmax(pg_current_snapshot())"
+    return (
+        "SELECT tup_inserted || ' ' || tup_updated || ' ' || tup_deleted FROM pg_stat_database"
+        f" WHERE datname = {literal(database)}"
+    )
+
 
 DATA_DIRECTORY = "SELECT current_setting('data_directory')"

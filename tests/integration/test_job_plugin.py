@@ -70,7 +70,8 @@ DRIVER = """
     runs = {name: 0 for name in tables}
 
     def context(name):
-        return JobContext(backups=None, log=get_logger().bind(job=name), state_dir=state_dir, host="host")
+        log = get_logger().bind(job=name)
+        return JobContext(backups=None, restores=None, log=log, state_dir=state_dir, host="host")
 
     async def main(jobs):
         history, wanted, enough = JobHistory(state_dir), 2, asyncio.Event()

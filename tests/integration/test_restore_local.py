@@ -914,51 +914,6 @@ def test_a_rollback_without_anything_to_bring_back_is_refused(stand: Stand) -> N
 # Interrupted before every single step
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("mode", "steps"),
-    [
-        ("beside", ("create", "load", "analyze", "check", "stop", "close", "swap", "keep", "start")),
-        ("in place", ("snapshot", "check", "stop", "snapshot-again", "close", "drop", "create", "load", "analyze",
-                      "swap", "start")),
-        ("rollback", ("check", "stop", "close", "swap", "keep", "start")),
-    ],
-)  # fmt: skip
-def test_what_is_interrupted_before_any_step_is_wholly_undone_or_finished_by_the_next_daemon(
-    stand: Stand, mode: str, steps: tuple[str, ...]
-) -> None:
-    name, dumped = stand.take(), stand.contents()
-    for step in steps:
-        stand.do(lambda restores: restores.discard())
-        stand.sql("DROP TABLE IF EXISTS fresh")
-        stand.sql(DISASTER)
-        changed = stand.contents()
-        if mode == "rollback":
-            assert stand.restore(name, Request(safety_backup=False)).outcome == "restored"
-        before = stand.contents()
-        after = changed if mode == "rollback" else dumped
-
-        def begin(restores: Restores) -> Operation[Report]:
-            request = Request(in_place=mode == "in place", safety_backup=mode == "in place")
-            return restores.rollback() if mode == "rollback" else restores.restore(name, request)
-
-        assert stand.crash(begin, step), f"there is no step {step} to be interrupted before"
-        assert stand.look(lambda restores: restores.unfinished())
-        report, problem = None, None
-        try:
-            report = stand.take_up()
-        except ArcbackupdError as error:
-            problem = error
-        assert problem is None or "is what it was before" in problem.message, f"interrupted before {step}"
-        finished = report is not None and report.outcome in ("restored", "rolled-back")
-        assert stand.contents() == (after if finished else before), f"interrupted before {step}"
-        assert stand.properties().datallowconn, f"interrupted before {step}"
-        assert stand.running() == ["api", "worker"], f"interrupted before {step}"
-        assert set(stand.ours()) == {kept.database for kept in stand.replaced.all()}, f"interrupted before {step}"
-        assert not stand.journal.exists()
-        assert stand.take_up() is None
-
-
 # Properties of the database itself
 
 

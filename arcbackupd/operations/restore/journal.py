@@ -10,10 +10,27 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from arcbackupd.errors import OperationFailed
 from arcbackupd.files import write_atomically
+from arcbackupd.log import get_logger
 from arcbackupd.postgres.databases import Properties
 
 STAGING_PREFIX = "arcbackupd_staging_"
 REPLACED_PREFIX = "arcbackupd_replaced_"
+_TIME = "%Y%m%d_%H%M%S"
+_log = get_logger()
+
+
+def replaced_name(identity: str) -> str:
+    """The name that what a restore replaces now gets."""
+    return f"{REPLACED_PREFIX}{datetime.now(UTC).strftime(_TIME)}_{identity[:6]}"
+
+
+def replaced_at(name: str) -> datetime:
+    """When a database of such a name was replaced; now, if the name doesn't tell."""
+    text = name.removeprefix(REPLACED_PREFIX).rpartition("_")[0]
+    try:
+        return datetime.strptime(text, _TIME).replace(tzinfo=UTC)
+    except ValueError:
+        return datetime.now(UTC)
 
 
 class Journal(BaseModel):
@@ -24,6 +41,8 @@ class Journal(BaseModel):
     ``replaced_as`` is the name that the live one gets; ``None`` in place, where it is dropped.
     ``step`` is the one that was begun last. ``stopped`` are services to be started again in the end, in the order
     in which they were stopped. ``putting_back``: the load failed in place, and the snapshot is loaded instead.
+    ``dropped_before``: an earlier restore in place dropped ``live`` and couldn't put anything in its stead.
+    ``swapped_at``: services that started later have seen the new database.
     """
 
     model_config = ConfigDict(validate_assignment=True)
@@ -46,6 +65,8 @@ class Journal(BaseModel):
     snapshot: str | None = None
     written: str | None = None
     putting_back: bool = False
+    dropped_before: bool = False
+    swapped_at: AwareDatetime | None = None
 
     @property
     def in_place(self) -> bool:
@@ -74,7 +95,8 @@ class JournalFile:
             why = error.strerror if isinstance(error, OSError) else "it is damaged, or of a newer arcbackupd"
             hint = (
                 "Look at the server's databases (`psql -l`): the one that .env names is in use, those that are "
-                f"named {STAGING_PREFIX}… are loaded halfway. Then remove the file."
+                f"named {STAGING_PREFIX}… are loaded halfway. Start the services, open the database if it's closed "
+                "(ALTER DATABASE … ALLOW_CONNECTIONS true), then remove the file."
             )
             message = f"Where an interrupted restore stands can't be read from {self._path}: {why}."
             raise OperationFailed("restore-journal-unreadable", message, hint=hint) from None
@@ -101,5 +123,8 @@ class JournalFile:
             raise OperationFailed("restore-journal-unwritable", message, hint=hint) from error
 
     def clear(self) -> None:
-        """It has ended."""
-        self._path.unlink(missing_ok=True)
+        """It has ended. A file that can't be removed is looked at once more, to no effect."""
+        try:
+            self._path.unlink(missing_ok=True)
+        except OSError as error:
+            _log.warning(f"{self._path} can't be removed: {error.strerror}")

@@ -11,7 +11,7 @@ from arcbackupd.messages import MessageId
 from arcbackupd.operations.backups import Backups
 from arcbackupd.operations.cancellation import INTERRUPTED, Cancellation
 from arcbackupd.operations.events import Notice, Step, Steps
-from arcbackupd.operations.restore.journal import REPLACED_PREFIX, Journal
+from arcbackupd.operations.restore.journal import REPLACED_PREFIX, Journal, replaced_at
 from arcbackupd.operations.restore.replaced import Replaced, ReplacedDatabases
 from arcbackupd.operations.restore.server import Server
 from arcbackupd.stack import Engine
@@ -56,7 +56,7 @@ class Keeping:
             server = Server(self._engine, self._backups.installation())
             present = server.properties(kept.database)
             if present and present.oid == kept.oid:
-                server.drop(kept.database)
+                server.drop_live(present)
                 dropped.append(kept.database)
                 _log.info(
                     f"Dropped {kept.database}, which a restore replaced", message_id=MessageId.REPLACED_DROPPED
@@ -73,14 +73,15 @@ class Keeping:
     def adopt(self, server: Server, journal: Journal | None) -> None:
         """Forget those that are gone, and find those again of which nothing is known any more."""
         names = server.names_like(REPLACED_PREFIX)
+        found = {name: server.properties(name) for name in names}
         for kept in self._databases.all():
-            if kept.database not in names:
+            present = found.get(kept.database)
+            if present is None or present.oid != kept.oid:
                 self._databases.remove(kept.database)
-        for name in names:
-            present = server.properties(name)
+        for name, present in found.items():
             busy = journal is not None and name in (journal.incoming, journal.replaced_as)
             if present and not busy and self._databases.find(name) is None:
-                now = datetime.now(UTC)
+                at = replaced_at(name)
                 self._databases.put(
-                    Replaced(database=name, oid=present.oid, replaced_at=now, keep_until=None, wanted=False)
+                    Replaced(database=name, oid=present.oid, replaced_at=at, keep_until=None, wanted=False)
                 )

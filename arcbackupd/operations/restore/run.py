@@ -9,7 +9,7 @@ from enum import Enum
 
 from arcbackupd.errors import ArcbackupdError, OperationFailed
 from arcbackupd.log import get_logger
-from arcbackupd.operations.cancellation import INTERRUPTED, Cancellation
+from arcbackupd.operations.cancellation import INTERRUPTED, Cancellation, Cancelled
 from arcbackupd.operations.events import Notice, Step, Steps
 from arcbackupd.operations.restore.services import NOT_UP
 from arcbackupd.operations.restore.steps import (
@@ -59,7 +59,7 @@ def plan(work: Work) -> list[RestoreStep]:
         kinds = [Check, StopServices, *([Close] if journal.live else []), Swap, Keep, StartServices]
     elif not journal.in_place:
         kinds = [Create, Load, Analyze, Check, StopServices, Close, Swap, Keep, StartServices]
-    elif journal.live is None:
+    elif journal.live is None or journal.dropped_before:
         kinds = [StopServices, *_LOADED_IN_PLACE]
     elif journal.safety_backup:
         kinds = [TakeSnapshot, Check, StopServices, TakeSnapshotAgain, Close, Drop, *_LOADED_IN_PLACE]
@@ -150,6 +150,7 @@ def _undo(work: Work, failure: ArcbackupdError | None) -> Steps[Ended]:
 def _finish(work: Work, failure: ArcbackupdError | None) -> Steps[Ended]:
     """The new database has the name: what is left to do is done, and nothing is undone any more."""
     work.cancellation.too_late.set()
+    work.committed = True
     if failure and failure.code == NOT_UP:
         work.file.clear()
         return _done(work, failure)
@@ -207,6 +208,12 @@ def _interrupted(work: Work) -> OperationFailed:
 
 
 def _unfinished(failure: ArcbackupdError, why: ArcbackupdError) -> Ended:
+    if isinstance(failure, Cancelled):
+        hint = (
+            "`systemctl start arcbackupd` if it doesn't start by itself; `arcbackupctl status` tells how it ended."
+        )
+        message = f"It was interrupted because {failure.why}, and is finished when the daemon starts again."
+        return Ended("unfinished", OperationFailed(failure.code, message, hint=hint))
     state = f"It is neither finished nor undone yet{'' if why is failure else f': {why.message}'}"
     told = _told(failure, f"{state.rstrip('.')}. The daemon tries again every minute, and when it starts.")
     return Ended("unfinished", told)
@@ -214,4 +221,6 @@ def _unfinished(failure: ArcbackupdError, why: ArcbackupdError) -> Ended:
 
 def _told(failure: ArcbackupdError, state: str) -> ArcbackupdError:
     """The failure, with how things stand now."""
+    if isinstance(failure, Cancelled):
+        return Cancelled(failure.code, failure.why, state=state, hint=failure.hint)
     return type(failure)(failure.code, f"{failure.message} {state}", hint=failure.hint)

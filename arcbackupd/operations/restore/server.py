@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import time
 from collections.abc import Sequence
 from datetime import timedelta
 
@@ -19,6 +20,9 @@ from arcbackupd.stack import Engine
 _LONG_SECONDS = 600
 """For a statement that moves files or waits for a checkpoint."""
 _SWAP_TRIES = 20
+_END_TRIES = 50
+_EXACT_STATISTICS = 15
+"""First major whose sessions write down what they did before they end, instead of sending it to a collector."""
 _PAUSE_SECONDS = 0.2
 _IN_USE = "is being accessed by other users"
 
@@ -44,9 +48,10 @@ class Server:
         return self._maintenance.psql_version()
 
     def properties(self, name: str) -> Properties | None:
-        """What a database is; ``None`` when there is no such database."""
+        """What a database is; ``None`` when there is none, or only what a DROP that was interrupted left of it."""
         rows = self._query(sql.PROPERTIES.format(name=sql.literal(name)))
-        return Properties.model_validate(json.loads(rows[0])) if rows else None
+        found = Properties.model_validate(json.loads(rows[0])) if rows else None
+        return None if found and found.datconnlimit == sql.INVALID else found
 
     def names_like(self, prefix: str) -> list[str]:
         """All databases whose name begins so, newest first."""
@@ -78,7 +83,10 @@ class Server:
     def close(self, name: str) -> None:
         """Accept no more connections to a database, and end those that it has."""
         self._maintenance.execute(sql.allow_connections(name, False))
-        self.end_sessions(name)
+        for _ in range(_END_TRIES):  # until they have gone, and written down what they did
+            if not self.end_sessions(name):
+                break
+            time.sleep(_PAUSE_SECONDS)
 
     def end_sessions(self, *names: str) -> int:
         """End all sessions of databases; return how many there were."""
@@ -105,6 +113,11 @@ class Server:
         """Run statements in a transaction that is rolled back."""
         self._maintenance.execute(";\n".join(["BEGIN", *statements, "ROLLBACK"]))
 
+    def drop_invalid(self, name: str) -> None:
+        """Drop what a DROP that was interrupted left of a database."""
+        if self._query(sql.invalid(name)):
+            self.drop(name)
+
     def create_roles(self, names: Sequence[str]) -> None:
         """Create roles that don't exist yet."""
         missing = self.missing_roles(names)
@@ -123,9 +136,12 @@ class Server:
         """A database's subscriptions and active logical slots, in words."""
         return self._query(sql.replication(name))
 
-    def written(self) -> str:
-        """What changes whenever anything is written on the server."""
-        return self._query(sql.WRITTEN)[0]
+    def written(self, name: str) -> str:
+        """What changes whenever anything is written to a database; its sessions that go on may lag behind."""
+        return self._query(sql.written(name, statistics_are_exact=self._major() >= _EXACT_STATISTICS))[0]
+
+    def _major(self) -> int:
+        return int(self.version().partition(".")[0])
 
     def size(self, name: str) -> int:
         """Bytes of a database."""

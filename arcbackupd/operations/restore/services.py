@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from arcbackupd.errors import OperationFailed
 from arcbackupd.operations.cancellation import Cancellation
 from arcbackupd.operations.events import Progress, Step, Steps
 from arcbackupd.stack import Engine, ServiceState
+from arcbackupd.stack.events import parse_time
 from arcbackupd.stack.process import Command, run
 
 NOT_UP = "services-not-up"
@@ -51,6 +52,12 @@ class Services:
         """Those that run, in the order in which to stop them."""
         return stop_order([state for state in self._engine.services() if state.running])
 
+    def running_since_before(self, moment: datetime | None) -> list[str]:
+        """Those of the running ones that may have started before a moment, in the order in which to stop them."""
+        running = [state for state in self._engine.services() if state.running]
+        early = {state.name for state in running if not _started_after(state, moment)}
+        return [name for name in stop_order(running) if name in early]
+
     def stop(self, names: Iterable[str]) -> Steps[None]:
         """Stop services, one after another."""
         for name in names:
@@ -84,9 +91,15 @@ class Services:
         began = told = time.monotonic()
         since: dict[str, tuple[str, float]] = {}
         while True:
-            states = {state.name: state for state in self._engine.services()}
-            pending = {name: why for name in names if (why := _not_yet_up(states.get(name), since))}
             over = time.monotonic() - began > self._limit.total_seconds()
+            try:
+                states = {state.name: state for state in self._engine.services()}
+            except OperationFailed:  # the engine may be as busy as they are
+                if over:
+                    raise
+                cancellation.wait(_LOOK_SECONDS)
+                continue
+            pending = {name: why for name in names if (why := _not_yet_up(states.get(name), since))}
             if not pending or over or all(why.startswith("it ended") for why in pending.values()):
                 return pending
             if time.monotonic() - told >= _PROGRESS_SECONDS:
@@ -100,6 +113,13 @@ class Services:
             said = finished.error.splitlines()[-1] if finished.error else f"status {finished.status}"
             hint = f"Try it by hand: `{' '.join(command.argv)}`."
             raise OperationFailed("service-failed", f"{failure}: {said}.", hint=hint)
+
+
+def _started_after(state: ServiceState, moment: datetime | None) -> bool:
+    try:
+        return moment is not None and parse_time(state.started_at) > moment
+    except ValueError:  # of a service manager that doesn't tell
+        return False
 
 
 def _not_yet_up(state: ServiceState | None, since: dict[str, tuple[str, float]]) -> str:

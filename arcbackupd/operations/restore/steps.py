@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from arcbackupd.dumps.catalogue import Backup
-from arcbackupd.errors import OperationFailed
+from arcbackupd.errors import OperationFailed, Refused
+from arcbackupd.log import get_logger
 from arcbackupd.operations.cancellation import Cancellation, Cancelled
 from arcbackupd.operations.events import Notice, Steps
 from arcbackupd.operations.restore.checks import Situation, blockers
@@ -21,6 +22,9 @@ from arcbackupd.operations.restore.services import Services
 from arcbackupd.operations.take import TakeOutcome
 from arcbackupd.postgres import databases as sql
 from arcbackupd.stack import Engine
+
+_UNWRITTEN_TRIES = 3
+_log = get_logger()
 
 Snapshot = Callable[[str, datetime, Cancellation], Steps[TakeOutcome]]
 """Takes the pre-restore backup of a database, named after a moment."""
@@ -43,6 +47,10 @@ class Work:
     snapshot: Snapshot
     keep_replaced: timedelta
     cancellation: Cancellation
+    expect_starts: Callable[[], None] = lambda: None
+    """Called before services are stopped: from then on starts of the backend are the restore's own."""
+    committed: bool = False
+    """Whether the live database is the new one: nothing may stand in the way of the services any more."""
 
     @property
     def server(self) -> Server:
@@ -53,7 +61,12 @@ class Work:
         """Write into the journal what becomes true next."""
         for name, value in changes.items():
             setattr(self.journal, name, value)
-        self.file.write(self.journal)
+        try:
+            self.file.write(self.journal)
+        except OperationFailed as error:
+            if not self.committed:
+                raise
+            _log.warning(error.message, hint=error.hint)
 
 
 class RestoreStep:
@@ -166,6 +179,9 @@ class Check(RestoreStep):
         for refusal in blockers(self.work.server, journal.database, in_place=journal.in_place):
             raise refusal.error()
         incoming = self.work.server.properties(journal.incoming)
+        if journal.kind == "rollback" and (incoming is None or incoming.oid != journal.incoming_oid):
+            hint = "`arcbackupctl list` shows what can be restored."
+            raise Refused("nothing-to-roll-back", f"{journal.incoming} is gone: nothing was touched.", hint=hint)
         if journal.live and incoming:  # what can't be carried over is told now, and not when the services are down
             self.work.server.rehearse(sql.carry(_same(self.work), incoming))
         yield from ()
@@ -195,6 +211,7 @@ class StopServices(RestoreStep):
 
 def stop_running(work: Work) -> Steps[None]:
     """Stop what runs, noted first: those that the engine, or somebody, started again meanwhile too."""
+    work.expect_starts()
     running = work.services.running()
     if work.journal.stopped_at is None or running:
         stopped = tuple(dict.fromkeys([*work.journal.stopped, *running]))
@@ -216,7 +233,7 @@ class TakeSnapshot(RestoreStep):
 
     def run(self) -> Steps[None]:
         work = self.work
-        work.note(written=work.server.written())
+        work.note(written=work.server.written(work.journal.database))
         moment = work.journal.stopped_at or datetime.now(UTC)
         outcome = yield from work.snapshot(work.journal.database, moment, work.cancellation)
         work.note(snapshot=outcome.name)
@@ -232,7 +249,7 @@ class TakeSnapshotAgain(TakeSnapshot):
         return "Taking the safety backup once more, if anything was written since"
 
     def run(self) -> Steps[None]:
-        if self.work.server.written() != self.work.journal.written:
+        if self.work.server.written(self.work.journal.database) != self.work.journal.written:
             yield from super().run()
 
 
@@ -255,6 +272,21 @@ class Close(RestoreStep):
         yield from stop_running(work)
         work.note(live=_same(work))
         work.server.close(work.journal.database)
+        yield from self._nothing_unsaved()
+
+    def _nothing_unsaved(self) -> Steps[None]:
+        """In place, what somebody wrote since the safety backup is backed up too, before it is dropped."""
+        work = self.work
+        for _ in range(_UNWRITTEN_TRIES if work.journal.in_place and work.journal.snapshot else 0):
+            if work.server.written(work.journal.database) == work.journal.written:
+                return
+            work.server.open(work.journal.database)
+            yield from TakeSnapshot(work).run()
+            work.server.close(work.journal.database)
+        if work.journal.written and work.server.written(work.journal.database) != work.journal.written:
+            hint = "Stop what writes to it (pg_stat_activity shows it), or restore without --in-place."
+            message = f"Something that is none of its services goes on writing to {work.journal.database}."
+            raise Refused("still-written", message, hint=hint)
 
     def undo(self) -> Steps[None]:
         live = self.work.server.properties(self.work.journal.database)
@@ -286,8 +318,9 @@ class Drop(RestoreStep):
         return [self.work.server.shown(sql.drop(self.work.journal.database))]
 
     def run(self) -> Steps[None]:
-        self.work.cancellation.too_late.set()
-        self.work.server.drop_live(_same(self.work))
+        live = _same(self.work)
+        self.work.cancellation.commit()
+        self.work.server.drop_live(live)
         yield from ()
 
 
@@ -314,10 +347,14 @@ class Swap(RestoreStep):
         if live and journal.replaced_as is None:
             hint = f"Drop or rename it if it isn't needed: what was restored is in {journal.incoming} until then."
             raise OperationFailed("name-taken", f"A database {journal.database} exists already.", hint=hint)
-        work.cancellation.too_late.set()
+        work.cancellation.commit()
+        if live is None:
+            work.server.drop_invalid(journal.database)
         carried = sql.carry(journal.live, incoming) if journal.live else []
         names = [journal.database, journal.incoming]
         work.server.swap([*carried, *self._renaming(keep=live is not None)], names, Cancellation())
+        work.committed = True
+        work.note(swapped_at=datetime.now(UTC))
         yield from ()
 
     def _renaming(self, *, keep: bool) -> list[str]:
@@ -368,8 +405,8 @@ class StartServices(RestoreStep):
     def run(self) -> Steps[None]:
         work = self.work
         # One that was started meanwhile has seen another database, or none: its migrations must run on this one.
-        early = [name for name in work.services.running() if name in work.journal.stopped]
-        yield from work.services.stop(early)
+        early = work.services.running_since_before(work.journal.swapped_at)
+        yield from work.services.stop(name for name in early if name in work.journal.stopped)
         yield from work.services.start(work.journal.stopped, work.cancellation)
         if not work.journal.stopped:
             yield Notice("No service ran before, so none is started.")
