@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import itertools
 import json
 import os
 import subprocess
@@ -24,12 +25,12 @@ from arcbackupd.dumps.manifest import Contents, Reason
 from arcbackupd.errors import ArcbackupdError, Busy, OperationFailed, Refused
 from arcbackupd.operations.backups import Backups
 from arcbackupd.operations.cancellation import Cancellation, Cancelled
-from arcbackupd.operations.events import Event, Notice, Progress, Step
+from arcbackupd.operations.events import Event, Notice, Progress, Step, Steps
 from arcbackupd.operations.own_starts import OwnStarts
-from arcbackupd.operations.queue import Operation, OperationQueue
+from arcbackupd.operations.queue import Operation, OperationQueue, Priority
 from arcbackupd.operations.restore import checks, services
 from arcbackupd.operations.restore.checks import Request
-from arcbackupd.operations.restore.journal import JournalFile
+from arcbackupd.operations.restore.journal import Journal, JournalFile
 from arcbackupd.operations.restore.replaced import ReplacedDatabases
 from arcbackupd.operations.restore.report import Report
 from arcbackupd.operations.restore.server import Server
@@ -37,7 +38,7 @@ from arcbackupd.operations.restores import Restores
 from arcbackupd.postgres import databases as sql
 from arcbackupd.settings import Installation, load_settings, read_installation
 from arcbackupd.stack import open_engine
-from tests.harness.embedded import EmbeddedPostgres, available_majors
+from tests.harness.embedded import EmbeddedPostgres, EmbeddedPostgresError, available_majors
 from tests.harness.process import wait_until
 from tests.integration.test_take import fingerprint
 from tests.unit import sample_dumps
@@ -69,6 +70,7 @@ class Stand:
         self.database = database
         self.events: list[Event] = []
         self.clock_doubt: str | None = None
+        self.own_starts = OwnStarts()
         for name in ("shared", "state", "services"):
             (home / name).mkdir()
         (home / ".env").write_text(
@@ -170,7 +172,7 @@ class Stand:
             heard(event, operation)
 
     def _restores(self, queue: OperationQueue) -> Restores:
-        return Restores(self.settings, self.engine, queue, self._backups(queue), OwnStarts())
+        return Restores(self.settings, self.engine, queue, self._backups(queue), self.own_starts)
 
     def _backups(self, queue: OperationQueue) -> Backups:
         catalogue = Catalogue(self.home / "catalogue.json")
@@ -911,7 +913,143 @@ def test_a_rollback_without_anything_to_bring_back_is_refused(stand: Stand) -> N
     assert caught.value.code == "nothing-to-roll-back"
 
 
-# Interrupted before every single step
+# What must not be lost on the way
+
+
+def test_a_discard_that_waits_drops_nothing_that_is_replaced_later(stand: Stand) -> None:
+    name = stand.take()
+    gate = threading.Event()
+
+    def held(_: Cancellation) -> Steps[None]:
+        gate.wait()
+        yield from ()
+
+    async def main() -> tuple[Report, list[str]]:
+        queue = OperationQueue()
+        restores = stand._restores(queue)
+        queue.submit("dump", held, Priority.MANUAL)
+        discard, restore = restores.discard(), restores.restore(name, Request(safety_backup=False))
+        gate.set()
+        return await restore.result, await discard.result
+
+    report, dropped = asyncio.run(main())
+    assert dropped == []
+    assert stand.ours() == [report.replaced]
+
+
+def test_of_two_forgotten_databases_a_rollback_brings_back_the_newer_one(stand: Stand) -> None:
+    name = stand.take()
+    stand.restore(name)
+    stand.sql("UPDATE t SET note = 'second'")
+    second = stand.contents()
+    stand.restore(name)
+    (stand.home / "state" / "replaced.json").unlink()
+    assert stand.rollback().outcome == "rolled-back"
+    assert stand.contents() == second
+
+
+def test_a_rollback_to_a_database_that_is_gone_stops_nothing(stand: Stand) -> None:
+    replaced = stand.restore(stand.take()).replaced
+    log = stand.services_log
+    stand.sql(f"DROP DATABASE {replaced}", "postgres")
+    with pytest.raises(Refused) as caught:
+        stand.rollback()
+    assert (caught.value.code, stand.services_log) == ("nothing-to-roll-back", log)
+
+
+@pytest.mark.parametrize("request_", [Request(), IN_PLACE], ids=["beside", "in place"])
+def test_what_an_interrupted_drop_left_of_the_live_database_is_restored_over(
+    stand: Stand, request_: Request
+) -> None:
+    name, dumped = stand.take(), stand.contents()
+    where = f"WHERE datname = {sql.literal(stand.database)}"
+    stand.sql(f"UPDATE pg_database SET datconnlimit = -2 {where}", "postgres")
+    assert stand.restore(name, request_).outcome == "restored"
+    assert (stand.contents(), stand.ours(), stand.running()) == (dumped, [], ["api", "worker"])
+
+
+def test_a_template_that_was_replaced_can_be_dropped(stand: Stand) -> None:
+    name = stand.take()
+    template = f"ALTER DATABASE {sql.identifier(stand.database)} IS_TEMPLATE"
+    stand.sql(f"{template} true", "postgres")
+    try:
+        report = stand.restore(name)
+        assert stand.properties().datistemplate
+        assert stand.do(lambda restores: restores.discard()) == [report.replaced]
+    finally:
+        stand.sql(f"{template} false", "postgres")
+
+
+def test_in_place_nothing_is_dropped_while_somebody_else_goes_on_writing(stand: Stand) -> None:
+    name = stand.take()
+    stand.sql("CREATE TABLE written (n int)")
+    done = threading.Event()
+    numbers: list[int] = []
+
+    def write_on() -> None:
+        for number in itertools.count():
+            if done.is_set():
+                return
+            with suppress(EmbeddedPostgresError):  # closed just now
+                stand.sql(f"INSERT INTO written VALUES ({number})")
+                numbers.append(number)
+
+    writer = threading.Thread(target=write_on)
+    writer.start()
+    try:
+        with pytest.raises(Refused) as caught:
+            stand.restore(name, IN_PLACE)
+    finally:
+        done.set()
+        writer.join()
+    assert caught.value.code == "still-written"
+    assert stand.sql("SELECT n FROM written ORDER BY 1").split() == [str(number) for number in numbers]
+    assert stand.running() == ["api", "worker"]
+
+
+def test_a_second_restore_that_fails_puts_back_what_the_first_one_dropped(stand: Stand) -> None:
+    name, before = stand.take(), stand.contents()
+    assert stand.crash(lambda restores: restores.restore(name, IN_PLACE), "load")
+    bad = write(stand, sample_dumps.dump(b"SELECT no_such_thing;\n"))
+    with pytest.raises(OperationFailed) as caught:
+        stand.restore(bad)
+    assert "was put back from pre-restore-" in caught.value.message
+    assert (stand.contents(), stand.ours(), stand.running()) == (before, [], ["api", "worker"])
+    assert not stand.journal.exists()
+
+
+def test_services_come_up_again_when_the_journal_cannot_be_written_after_the_swap(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, dumped = stand.take(), stand.contents()
+    stand.sql(DISASTER)
+    written = JournalFile.write
+
+    def full(self: JournalFile, journal: Journal) -> None:
+        if journal.swapped_at or journal.step in ("keep", "start"):
+            raise OperationFailed("restore-journal-unwritable", "No space left on device")
+        written(self, journal)
+
+    monkeypatch.setattr(JournalFile, "write", full)
+    assert stand.restore(name).outcome == "restored"
+    assert (stand.contents(), stand.running()) == (dumped, ["api", "worker"])
+    assert not stand.journal.exists()
+
+
+def test_a_start_of_the_backend_while_a_dump_is_loaded_is_not_the_restore_s_own(stand: Stand) -> None:
+    report = stand.restore(write(stand, sample_dumps.dump(b"SELECT pg_sleep(0.5);\n")))
+    ((begun, _),) = stand.own_starts._past
+    assert begun - report.started_at > timedelta(seconds=0.5)
+
+
+def test_who_asks_before_there_is_no_way_back_is_heeded_and_nobody_after() -> None:
+    early, late = Cancellation(), Cancellation()
+    early.ask("somebody asked for it")
+    with pytest.raises(Cancelled):
+        early.commit()
+    late.commit()
+    late.ask("somebody asked for it")
+    late.check()
 
 
 # Properties of the database itself
