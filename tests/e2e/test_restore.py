@@ -656,7 +656,8 @@ def _next_run(daemon: Daemon, name: str) -> str:
 
 
 def _state(stack: ArcsecondStack) -> set[str]:
-    return {path.name for path in stack.state_dir.iterdir()}
+    """Return what a restore keeps among the daemon's state."""
+    return {path.name for path in stack.state_dir.iterdir()} & {"restore.json", "replaced.json", "last-restore.json"}
 
 
 @contextmanager
