@@ -657,7 +657,8 @@ def _next_run(daemon: Daemon, name: str) -> str:
 
 def _state(stack: ArcsecondStack) -> set[str]:
     """Return what a restore keeps among the daemon's state."""
-    return {path.name for path in stack.state_dir.iterdir()} & {"restore.json", "replaced.json", "last-restore.json"}
+    kept = {"restore.json", "replaced.json", "last-restore.json"}
+    return kept & {path.name for path in stack.state_dir.iterdir()}
 
 
 @contextmanager
