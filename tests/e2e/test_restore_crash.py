@@ -18,7 +18,7 @@ import pytest
 from arcbackupd.errors import DaemonUnreachable
 from arcbackupd.operations.restore.journal import REPLACED_PREFIX, Journal
 from arcbackupd.operations.restore.run import plan
-from arcbackupd.operations.restore.steps import RestoreStep, Work
+from arcbackupd.operations.restore.work import RestoreStep, Work
 from arcbackupd.postgres.databases import Properties
 from tests.e2e.restoring import BY_HAND, NEW, SECONDS, Quick, call, inserted
 from tests.e2e.support import fingerprint, wait_for_no_process

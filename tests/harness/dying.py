@@ -14,7 +14,7 @@ from typing import Any
 
 from arcbackupd.__main__ import main
 from arcbackupd.operations.events import Steps
-from arcbackupd.operations.restore.steps import RestoreStep
+from arcbackupd.operations.restore.work import RestoreStep
 
 VARIABLE = "DYING_AT"
 

@@ -25,7 +25,7 @@ from arcbackupd.operations.restore.run import Ended, carry_out, plan
 from arcbackupd.operations.restore.run import take_up as resume
 from arcbackupd.operations.restore.server import Server
 from arcbackupd.operations.restore.services import Services
-from arcbackupd.operations.restore.steps import Work
+from arcbackupd.operations.restore.work import Work
 from arcbackupd.settings import Settings
 from arcbackupd.stack import Engine
 

@@ -11,23 +11,20 @@ from arcbackupd.errors import ArcbackupdError, OperationFailed
 from arcbackupd.log import get_logger
 from arcbackupd.operations.cancellation import INTERRUPTED, Cancellation, Cancelled
 from arcbackupd.operations.events import Notice, Step, Steps
+from arcbackupd.operations.restore.in_place import CloseUnwritten, Drop, TakeSnapshot, TakeSnapshotAgain
 from arcbackupd.operations.restore.services import NOT_UP
 from arcbackupd.operations.restore.steps import (
     Analyze,
     Check,
     Close,
     Create,
-    Drop,
     Keep,
     Load,
-    RestoreStep,
     StartServices,
     StopServices,
     Swap,
-    TakeSnapshot,
-    TakeSnapshotAgain,
-    Work,
 )
+from arcbackupd.operations.restore.work import RestoreStep, Work
 from arcbackupd.postgres.databases import MAINTENANCE
 
 _SERVER_COMES_BACK = timedelta(minutes=1)
@@ -62,7 +59,7 @@ def plan(work: Work) -> list[RestoreStep]:
     elif journal.live is None or journal.dropped_before:
         kinds = [StopServices, *_LOADED_IN_PLACE]
     elif journal.safety_backup:
-        kinds = [TakeSnapshot, Check, StopServices, TakeSnapshotAgain, Close, Drop, *_LOADED_IN_PLACE]
+        kinds = [TakeSnapshot, Check, StopServices, TakeSnapshotAgain, CloseUnwritten, Drop, *_LOADED_IN_PLACE]
     else:
         kinds = [Check, StopServices, Close, Drop, *_LOADED_IN_PLACE]
     return [kind(work) for kind in kinds]

@@ -3,96 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from collections.abc import Sequence
+from datetime import UTC, datetime
 
-from arcbackupd.dumps.catalogue import Backup
 from arcbackupd.errors import OperationFailed, Refused
-from arcbackupd.log import get_logger
 from arcbackupd.operations.cancellation import Cancellation, Cancelled
 from arcbackupd.operations.events import Notice, Steps
-from arcbackupd.operations.restore.checks import Situation, blockers
-from arcbackupd.operations.restore.journal import Journal, JournalFile
+from arcbackupd.operations.restore.checks import blockers
 from arcbackupd.operations.restore.loading import Loading, analyze, load
-from arcbackupd.operations.restore.replaced import Replaced, ReplacedDatabases
-from arcbackupd.operations.restore.server import Server
-from arcbackupd.operations.restore.services import Services
-from arcbackupd.operations.take import TakeOutcome
+from arcbackupd.operations.restore.replaced import Replaced
+from arcbackupd.operations.restore.work import RestoreStep, Work
 from arcbackupd.postgres import databases as sql
-from arcbackupd.stack import Engine
-
-_UNWRITTEN_TRIES = 3
-_log = get_logger()
-
-Snapshot = Callable[[str, datetime, Cancellation], Steps[TakeOutcome]]
-"""Takes the pre-restore backup of a database, named after a moment."""
-
-
-@dataclass
-class Work:
-    """One restore or rollback at work: its journal, and what its steps work with.
-
-    ``find`` gives the backup of a name, as it is now, and its file.
-    """
-
-    journal: Journal
-    file: JournalFile
-    situation: Situation
-    engine: Engine
-    services: Services
-    replaced: ReplacedDatabases
-    find: Callable[[str], tuple[Backup, Path]]
-    snapshot: Snapshot
-    keep_replaced: timedelta
-    cancellation: Cancellation
-    expect_starts: Callable[[], None] = lambda: None
-    """Called before services are stopped: from then on starts of the backend are the restore's own."""
-    committed: bool = False
-    """Whether the live database is the new one: nothing may stand in the way of the services any more."""
-
-    @property
-    def server(self) -> Server:
-        """The databases."""
-        return self.situation.server
-
-    def note(self, **changes: object) -> None:
-        """Write into the journal what becomes true next."""
-        for name, value in changes.items():
-            setattr(self.journal, name, value)
-        try:
-            self.file.write(self.journal)
-        except OperationFailed as error:
-            if not self.committed:
-                raise
-            _log.warning(error.message, hint=error.hint)
-
-
-class RestoreStep:
-    """A step. ``name`` is for the journal and for programs."""
-
-    name = ""
-
-    def __init__(self, work: Work) -> None:
-        self.work = work
-
-    @property
-    def text(self) -> str:
-        """What it does, for people."""
-        raise NotImplementedError
-
-    def commands(self) -> Sequence[str]:
-        """What it runs, as a shell would take it."""
-        return ()
-
-    def run(self) -> Steps[None]:
-        """Do it."""
-        raise NotImplementedError
-
-    def undo(self) -> Steps[None]:
-        """Undo what was done of it, if anything; may be called again, by another process too."""
-        yield from ()
 
 
 class Create(RestoreStep):
@@ -183,7 +104,7 @@ class Check(RestoreStep):
             hint = "`arcbackupctl list` shows what can be restored."
             raise Refused("nothing-to-roll-back", f"{journal.incoming} is gone: nothing was touched.", hint=hint)
         if journal.live and incoming:  # what can't be carried over is told now, and not when the services are down
-            self.work.server.rehearse(sql.carry(_same(self.work), incoming))
+            self.work.server.rehearse(sql.carry(same_live(self.work), incoming))
         yield from ()
 
 
@@ -219,40 +140,6 @@ def stop_running(work: Work) -> Steps[None]:
     yield from work.services.stop(running)
 
 
-class TakeSnapshot(RestoreStep):
-    """The pre-restore backup, in place: before what it holds is dropped."""
-
-    name = "snapshot"
-
-    @property
-    def text(self) -> str:
-        return f"Taking a safety backup of {self.work.journal.database}"
-
-    def commands(self) -> Sequence[str]:
-        return [self.work.server.shown_dump(self.work.journal.database)]
-
-    def run(self) -> Steps[None]:
-        work = self.work
-        work.note(written=work.server.written(work.journal.database))
-        moment = work.journal.stopped_at or datetime.now(UTC)
-        outcome = yield from work.snapshot(work.journal.database, moment, work.cancellation)
-        work.note(snapshot=outcome.name)
-
-
-class TakeSnapshotAgain(TakeSnapshot):
-    """Nothing that was written between the first one and the end of the services may be lost."""
-
-    name = "snapshot-again"
-
-    @property
-    def text(self) -> str:
-        return "Taking the safety backup once more, if anything was written since"
-
-    def run(self) -> Steps[None]:
-        if self.work.server.written(self.work.journal.database) != self.work.journal.written:
-            yield from super().run()
-
-
 class Close(RestoreStep):
     """The live database, to everybody."""
 
@@ -270,23 +157,8 @@ class Close(RestoreStep):
     def run(self) -> Steps[None]:
         work = self.work
         yield from stop_running(work)
-        work.note(live=_same(work))
+        work.note(live=same_live(work))
         work.server.close(work.journal.database)
-        yield from self._nothing_unsaved()
-
-    def _nothing_unsaved(self) -> Steps[None]:
-        """In place, what somebody wrote since the safety backup is backed up too, before it is dropped."""
-        work = self.work
-        for _ in range(_UNWRITTEN_TRIES if work.journal.in_place and work.journal.snapshot else 0):
-            if work.server.written(work.journal.database) == work.journal.written:
-                return
-            work.server.open(work.journal.database)
-            yield from TakeSnapshot(work).run()
-            work.server.close(work.journal.database)
-        if work.journal.written and work.server.written(work.journal.database) != work.journal.written:
-            hint = "Stop what writes to it (pg_stat_activity shows it), or restore without --in-place."
-            message = f"Something that is none of its services goes on writing to {work.journal.database}."
-            raise Refused("still-written", message, hint=hint)
 
     def undo(self) -> Steps[None]:
         live = self.work.server.properties(self.work.journal.database)
@@ -295,7 +167,7 @@ class Close(RestoreStep):
         yield from ()
 
 
-def _same(work: Work) -> sql.Properties:
+def same_live(work: Work) -> sql.Properties:
     """The live database as it is now. Raise OperationFailed when it isn't the one that was looked at first."""
     journal = work.journal
     live = work.server.properties(journal.database)
@@ -303,25 +175,6 @@ def _same(work: Work) -> sql.Properties:
         hint = "Somebody else works on the server's databases. Look at them, then begin anew."
         raise OperationFailed("database-changed", f"{journal.database} is another one than before.", hint=hint)
     return live
-
-
-class Drop(RestoreStep):
-    """The live database, in place."""
-
-    name = "drop"
-
-    @property
-    def text(self) -> str:
-        return f"Dropping {self.work.journal.database}"
-
-    def commands(self) -> Sequence[str]:
-        return [self.work.server.shown(sql.drop(self.work.journal.database))]
-
-    def run(self) -> Steps[None]:
-        live = _same(self.work)
-        self.work.cancellation.commit()
-        self.work.server.drop_live(live)
-        yield from ()
 
 
 class Swap(RestoreStep):
