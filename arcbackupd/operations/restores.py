@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any, NoReturn
 
 from arcbackupd.errors import ArcbackupdError, Busy
-from arcbackupd.log import failure
+from arcbackupd.log import failure, get_logger
 from arcbackupd.messages import MessageId
 from arcbackupd.operations.backups import Backups
 from arcbackupd.operations.cancellation import Cancellation
-from arcbackupd.operations.events import Steps
+from arcbackupd.operations.events import Notice, Step, Steps
 from arcbackupd.operations.own_starts import OwnStarts
 from arcbackupd.operations.queue import Operation, OperationQueue, Priority, new_identity
 from arcbackupd.operations.restore.checks import Request
@@ -21,6 +21,7 @@ from arcbackupd.stack import Engine
 
 RESTORING = ("restore", "rollback")
 """Kinds of operations that nothing else is asked for beside."""
+_log = get_logger()
 
 
 class Restores:
@@ -151,9 +152,18 @@ class Restores:
 
 
 def _reported(steps: Steps[Report]) -> Steps[Report]:
-    """Let the journal know of a failure too."""
+    """Let the journal follow it too."""
     try:
-        return (yield from steps)
+        while True:
+            event = next(steps)
+            if isinstance(event, Step):
+                _log.info(event.text, step=event.name)
+            elif isinstance(event, Notice):
+                _log.warning(event.text, hint=event.hint)
+            yield event
+    except StopIteration as stop:
+        report: Report = stop.value
+        return report
     except ArcbackupdError as error:
         failure(error, message_id=MessageId.RESTORE_FAILED)
         raise
