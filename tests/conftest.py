@@ -14,6 +14,7 @@ When the machine lacks one, the test is skipped or fails: see tests/require.py.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import cache
@@ -35,6 +36,9 @@ MARKER_OF_FIXTURE = {
 }
 
 ROOT = Path(__file__).parents[1]
+
+# Who starts us in the background lets us ignore Ctrl-C, and the clients under test would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # The machine's parts
