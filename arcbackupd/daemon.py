@@ -276,8 +276,7 @@ class Household:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _live(self) -> None:
-        await self._finish_restores()
-        await self._clean_up(self.parts.backups.clean_up)
+        await self._finish_what_was_left()
         if self.watch.pending:  # of the configuration before
             await asyncio.wait([self.watch.pending])
         async with asyncio.TaskGroup() as living:
@@ -291,11 +290,14 @@ class Household:
                 await asyncio.to_thread(self.parts.backups.newest_automatic)
             self.parts.scheduler.catch_up()
 
-    async def _finish_restores(self) -> None:
-        """Finish or undo what a daemon that was killed was restoring, before anybody else looks at the database."""
+    async def _finish_what_was_left(self) -> None:
+        """Finish or undo what a daemon that was killed was at, its restore first: nobody else sees half of one."""
         if interrupted := self.parts.restores.take_up():
             await asyncio.wait([interrupted.result])
-        await self._clean_up(self.parts.restores.clean_up)
+        await self._clean_up()
+        # Whatever keeps it from the server, every operation and `status` say so.
+        with contextlib.suppress(ArcbackupdError, OSError):
+            await asyncio.to_thread(self.parts.restores.clean_up)
         self.parts.restores.take_snapshots()
 
     async def _keep_finishing(self) -> None:
@@ -304,9 +306,9 @@ class Household:
             await asyncio.sleep(_TAKE_UP_SECONDS)
             self.parts.restores.take_up()
 
-    async def _clean_up(self, clean_up: Callable[[], None]) -> None:
+    async def _clean_up(self) -> None:
         try:
-            await asyncio.to_thread(clean_up)
+            await asyncio.to_thread(self.parts.backups.clean_up)
         except ArcbackupdError as error:
             _log.warning(f"What earlier runs left behind could not be looked at: {error.message}", hint=error.hint)
         except OSError as error:

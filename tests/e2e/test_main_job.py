@@ -228,6 +228,7 @@ def test_a_second_client_waits_and_sees_the_first_ones_dump(stack16: ArcsecondSt
             second = clients.enter_context(daemon.client("backup"))
             assert second.stdout is not None
             assert second.stdout.readline() == "Waiting for a dump that runs\n"
+            assert second.stdout.readline() == "Waiting for the database\n"
             assert second.stdout.readline() == f"Dumping {stack16.db}\n"
             assert waiting_dumps(stack16) == 1
         told = [client.communicate(timeout=60)[0] for client in (first, second)]
