@@ -99,6 +99,10 @@ class BootDump:
             return False
         return is_from_before(backup, self.run.started_at, self._recorded)
 
+    def is_of(self, container: str, moment: datetime) -> bool:
+        """Whether what happens to a container at a moment happens to this run of it, not to one before."""
+        return self.run.container == container and (self.run.started_at is None or self.run.started_at <= moment)
+
     def backend_stops(self) -> None:
         """Somebody ends the backend: a hold for a dump that hasn't begun to read isn't worth its time any more.
 

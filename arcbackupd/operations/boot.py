@@ -191,9 +191,9 @@ class BootWatch:
                 self.holder.seize(event.container, event.at)
             return True
         if event.action in ENDS:
-            if self._boot and self._boot.run.container == event.container:
+            if self._boot and self._boot.is_of(event.container, event.at):
                 self._boot.backend_stops()
-            self.holder.stopping(event.container)
+            self.holder.stopping(event.container, event.at)
             return False
         return True
 

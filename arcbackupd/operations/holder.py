@@ -42,7 +42,7 @@ class Holder:
         self._refusal = ("", "")
         """The container that was last not held, and why."""
         self._stopped = ("", datetime.min.replace(tzinfo=UTC))
-        """The container that was last being stopped, and when we heard of it."""
+        """The container that was last being stopped, and when."""
 
     @property
     def is_holding(self) -> bool:
@@ -128,10 +128,14 @@ class Holder:
             else:
                 _log.info(f"The backend goes on: {why}", duration_s=held)
 
-    def stopping(self, container: str) -> None:
-        """Somebody ends that container: what stands still can't hear it."""
-        self._stopped = (container, datetime.now(UTC))
-        if self._hold and self._hold.container == container:
+    def stopping(self, container: str, at: datetime | None = None) -> None:
+        """Somebody ends that container: what stands still can't hear it.
+
+        ``at``: when; podman may tell of an end only after the start that followed it.
+        """
+        at = at or datetime.now(UTC)
+        self._stopped = (container, at)
+        if self._hold and self._hold.container == container and self._hold.started_at <= at:
             self.release("it is being stopped")
 
     def _refuse(self, container: str, error: ArcbackupdError) -> None:

@@ -158,6 +158,18 @@ def test_a_hold_ends_after_half_of_what_the_health_check_allows(make: Make, free
     assert not holder.is_holding
 
 
+def test_the_end_of_an_earlier_run_that_is_told_late_lets_nothing_go(make: Make, freezer: Freezer) -> None:
+    holder, ended, started = make(), now(), now()
+    holder.seize(ID, started)
+    holder.stopping(ID, ended)
+    assert freezer.is_frozen()
+    holder.release("tested")
+    holder.stopping(ID, ended)
+    holder.seize(ID, now())
+    assert freezer.is_frozen()
+    holder.release("tested")
+
+
 def test_a_reload_takes_the_hold_over(make: Make, freezer: Freezer) -> None:
     before, after = make(), make()
     before.seize(ID, now())
