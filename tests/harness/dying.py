@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import arcbackupd.operations.restore.run  # noqa: F401  # with it come all the steps that there are
 from arcbackupd.__main__ import main
 from arcbackupd.operations.events import Steps
 from arcbackupd.operations.restore.work import RestoreStep
