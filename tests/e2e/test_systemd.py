@@ -342,7 +342,7 @@ def test_a_stop_abandons_a_dump_that_takes_too_long_and_leaves_nothing_of_it(dae
     (failed,) = daemon.entries(MESSAGE_ID=MessageId.DUMP_FAILED)
     assert "abandoned because the daemon stops" in failed["MESSAGE"]
     assert daemon.host.run(["pgrep", "-x", "docker"], check=False).stdout == ""
-    assert [name for name in reversed(before) if not name.startswith(".")] == daemon.names()
+    assert [name for name in before if not name.startswith(".")] == sorted(daemon.names())
 
 
 def test_a_backup_that_wakes_the_daemon_is_taken(daemon: InstalledDaemon) -> None:
