@@ -36,6 +36,7 @@ from pydantic_settings import (
 from arcbackupd.dotenv import DotenvError, parse_dotenv
 from arcbackupd.durations import parse_duration
 from arcbackupd.errors import OperationFailed, UsageError
+from arcbackupd.niceness import IoClass
 
 DEFAULT_CONFIG = Path("/etc/arcbackupd/config.toml")
 CONFIG_VARIABLE = "ARCBACKUPD_CONFIG"
@@ -94,6 +95,7 @@ class Engine(Section):
 
     kind: Literal["docker", "podman", "local"] = "docker"
     socket: str | None = None
+    data_path: Literal["auto", "direct", "stream"] = "auto"
     database: ContainerName = "arcsecond-db"
     backend: ContainerName = "arcsecond-api"
     services: tuple[ContainerName, ...] = (
@@ -127,8 +129,9 @@ class Control(Section):
 class Dump(Section):
     """How dumps are taken and written."""
 
-    compression_level: Annotated[int, Field(ge=0, le=3)] = 1
-    priority: Literal["low", "normal"] = "low"
+    compression_level: Annotated[int, Field(ge=0, le=9)] = 1
+    niceness: Annotated[int, Field(ge=0, le=19)] = 10
+    io_class: IoClass = "low"
     lock_timeout: Duration = timedelta(minutes=1)
     stall_timeout: Duration = timedelta(minutes=5)
     wait_for_database: Duration = timedelta(minutes=2)

@@ -17,11 +17,12 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from isal import igzip, isal_zlib
 from isal.igzip_lib import IsalError
 from pydantic import ValidationError
+from zlib_ng import zlib_ng
 
 from arcbackupd.dumps.manifest import Contents, Manifest, digest, encode
 
@@ -32,6 +33,11 @@ MANIFEST_LIMIT = SUBFIELD_LIMIT - 4
 """Bytes of JSON that the manifest's subfield holds beside its CRC."""
 CONTENTS_LIMIT = 64 << 20
 """Bytes that contents standing behind the data may inflate to."""
+
+FAST_LEVELS = 3
+"""The highest compression level of the fast library; higher ones are another one's."""
+_GZIP = 16
+"""Added to the size of the window, it asks for gzip's header and trailer (zlib.h, deflateInit2)."""
 
 _HEADER = struct.Struct("<2sBBIBBH2sH")
 _MAGIC = b"\x1f\x8b"
@@ -107,9 +113,24 @@ def sql_blocks(file: BinaryIO) -> Iterator[bytes]:
             raise DamagedDump(_gzip_problem(error)) from error
 
 
-def compressor(level: int) -> isal_zlib.Compress:
-    """What makes the SQL's member: a gzip header without a time, so that equal SQL makes equal files."""
-    return isal_zlib.compressobj(level, isal_zlib.DEFLATED, 16 + isal_zlib.MAX_WBITS)
+class Compressor(Protocol):
+    """Makes the SQL's member of blocks of SQL."""
+
+    def compress(self, data: bytes, /) -> bytes:
+        """What there is to write by now."""
+
+    def flush(self) -> bytes:
+        """The rest; nothing comes after it."""
+
+
+def compressor(level: int) -> Compressor:
+    """What makes the SQL's member: a gzip header without a time, so that equal SQL makes equal files.
+
+    Up to level 3 it is ISA-L, made for speed, and above zlib-ng, up to 9, made for size.
+    """
+    if level <= FAST_LEVELS:
+        return isal_zlib.compressobj(level, isal_zlib.DEFLATED, _GZIP + isal_zlib.MAX_WBITS)
+    return zlib_ng.compressobj(level, zlib_ng.DEFLATED, _GZIP + zlib_ng.MAX_WBITS)
 
 
 def _gzip_problem(error: Exception) -> str:

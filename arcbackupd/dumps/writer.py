@@ -16,6 +16,7 @@ from pathlib import Path
 
 from arcbackupd.dumps.dumpfile import MEMBER_SIZE, compressor, reserved_member
 from arcbackupd.dumps.names import BackupName, parse_name
+from arcbackupd.niceness import NORMAL, Niceness
 
 _QUEUED_BLOCKS = 4
 _AT_FDCWD = -100
@@ -45,7 +46,9 @@ class PartialDump:
     ``niceness`` is that of the compressing thread.
     """
 
-    def __init__(self, directory: Path, name: BackupName, *, level: int, rights: FileRights, niceness: int) -> None:
+    def __init__(
+        self, directory: Path, name: BackupName, *, level: int, rights: FileRights, niceness: Niceness = NORMAL
+    ) -> None:
         self._directory = directory
         self._path = directory / f"{_PARTIAL_PREFIX}{name}{_PARTIAL_SUFFIX}"
         self._descriptor = _create(self._path, rights)
@@ -99,7 +102,7 @@ class PartialDump:
             self._thread.join()
 
     def _work(self) -> None:
-        lower_priority(self._niceness)
+        self._niceness.adopt()
         self._attempt(reserved_member)
         for block in iter(self._blocks.get, None):
             self._attempt(lambda block=block: self._compressor.compress(block))  # type: ignore[misc]
@@ -115,13 +118,6 @@ class PartialDump:
             self._written += len(data)
         except Exception as error:  # noqa: BLE001  # raised again in the thread that writes
             self._error = error
-
-
-def lower_priority(niceness: int) -> None:
-    """Give the calling thread this niceness, unless it has a higher one already, which only root may lower."""
-    thread = threading.get_native_id()
-    if os.getpriority(os.PRIO_PROCESS, thread) < niceness:
-        os.setpriority(os.PRIO_PROCESS, thread, niceness)
 
 
 def link_unchanged(directory: Path, previous: str, name: BackupName) -> BackupName:

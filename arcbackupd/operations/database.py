@@ -10,10 +10,11 @@ from datetime import timedelta
 
 from arcbackupd import postgres
 from arcbackupd.errors import ArcbackupdError, OperationFailed
+from arcbackupd.niceness import Niceness
 from arcbackupd.operations.cancellation import Cancellation
 from arcbackupd.settings import Installation
 from arcbackupd.stack import Engine
-from arcbackupd.stack.process import Command, Finished, run
+from arcbackupd.stack.process import Command, Dialogue, Finished, Output, run
 
 _QUERY_TIMEOUT = 20
 _RETRY_SECONDS = 0.5
@@ -34,6 +35,9 @@ class ServerFacts:
     version: str
     size: int
     tables: int
+
+
+_LOAD_OPTIONS = " ".join(f"-c {name}={value}" for name, value in postgres.LOAD_SETTINGS.items())
 
 
 class Database:
@@ -92,9 +96,13 @@ class Database:
 
     def load_command(self, application: str) -> Command:
         """The command that loads a dump from its input, known to the server by an application name."""
-        options = " ".join(f"-c {name}={value}" for name, value in postgres.LOAD_SETTINGS.items())
         argv = postgres.psql_load(self._installation.user, self.name)
-        return self._command(argv, application, fed=True, options=options)
+        return self._engine.in_database(argv, self._environment(application, _LOAD_OPTIONS), fed=True)
+
+    def open_load(self, application: str) -> Dialogue:
+        """Start loading; see `Engine.open_dialogue`."""
+        argv = postgres.psql_load(self._installation.user, self.name)
+        return self._engine.open_dialogue(argv, self._environment(application, _LOAD_OPTIONS))
 
     def psql_version(self) -> str:
         """The version of the psql that loads dumps here."""
@@ -108,10 +116,14 @@ class Database:
             raise OperationFailed("no-df", f"df doesn't tell the free space of {directory}: {told.strip()[-80:]}")
         return int(available[1]) * 1024
 
-    def dump_command(self, application: str, lock_timeout: timedelta, *, low_priority: bool) -> Command:
+    def dump_command(self, application: str, lock_timeout: timedelta) -> Command:
         """The command that writes a dump to its output, known to the server by an application name."""
+        return self._command(postgres.pg_dump(self._installation.user, self.name, lock_timeout), application)
+
+    def open_dump(self, application: str, lock_timeout: timedelta, *, niceness: Niceness) -> Output:
+        """Start dumping; see `Engine.open_output`."""
         argv = postgres.pg_dump(self._installation.user, self.name, lock_timeout)
-        return self._command(argv, application, low_priority=low_priority)
+        return self._engine.open_output(argv, self._environment(application), niceness=niceness)
 
     def end_dumps(self, application: str = postgres.DUMP_APPLICATION) -> int:
         """End the server's side of dumps whose application name begins so; return how many there were.
@@ -130,21 +142,16 @@ class Database:
             raise self.explain(finished, argv[0])
         return finished.output
 
-    def _command(
-        self,
-        argv: tuple[str, ...],
-        application: str,
-        *,
-        low_priority: bool = False,
-        fed: bool = False,
-        options: str = "",
-    ) -> Command:
-        environment: Mapping[str, str] = {
-            "PGPASSWORD": self._installation.password.get_secret_value(),
+    def _command(self, argv: tuple[str, ...], application: str, *, fed: bool = False) -> Command:
+        return self._engine.in_database(argv, self._environment(application), fed=fed)
+
+    def _environment(self, application: str, options: str = "") -> Mapping[str, str]:
+        password = self._installation.password.get_secret_value()
+        return {
+            "PGPASSWORD": password,
             "PGAPPNAME": application,
             **({"PGOPTIONS": options} if options else {}),
         }
-        return self._engine.in_database(argv, environment, low_priority=low_priority, fed=fed)
 
 
 def _script(statements: tuple[str, ...]) -> bytes:

@@ -20,10 +20,10 @@ from arcbackupd.dumps.writer import (
     PartialDump,
     free_name,
     link_unchanged,
-    lower_priority,
     make_durable,
 )
 from arcbackupd.errors import ArcbackupdError, OperationFailed
+from arcbackupd.niceness import NORMAL, Niceness
 from arcbackupd.operations.backups_dir import check_room, disk_error, file_rights, locked, prepare_directory
 from arcbackupd.operations.before import BootDump
 from arcbackupd.operations.cancellation import Cancellation
@@ -33,11 +33,10 @@ from arcbackupd.operations.yielding import yielding
 from arcbackupd.postgres import DUMP_APPLICATION
 from arcbackupd.settings import Dump as DumpSettings
 from arcbackupd.settings import Installation
-from arcbackupd.stack.process import Command, Finished, Stream
+from arcbackupd.stack.process import Finished, Output
 
 _PROGRESS_SECONDS = 0.25
 _END_SECONDS = 60
-_LOW_PRIORITY = 10
 
 
 @dataclass(frozen=True)
@@ -116,8 +115,8 @@ def _dump(
     directory = context.installation.backups_dir
     moment = (context.taken_at or started).replace(microsecond=0)
     name = free_name(directory, BackupName(moment, _kind(reason)))
-    niceness = _LOW_PRIORITY if _low_priority(context, reason) else 0
-    lower_priority(niceness)
+    niceness = _niceness(context, reason)
+    niceness.adopt()
     level = context.settings.compression_level
     yield Step("dump", f"Dumping {context.database.name}")
     with PartialDump(directory, name, level=level, rights=rights, niceness=niceness) as partial:
@@ -141,12 +140,14 @@ def _stream(
 ) -> Steps[Scan]:
     """Let pg_dump write, through the scanner, into the file; prove both its end and its text."""
     application = f"{DUMP_APPLICATION}-{secrets.token_hex(6)}"
-    command = context.database.dump_command(
-        application, context.settings.lock_timeout, low_priority=_low_priority(context, reason)
-    )
+    niceness = _niceness(context, reason)
     try:
         with yielding(context.database, application, context.settings.yield_after, cancellation):
-            return (yield from _read_dump(context, command, partial, newest, cancellation))
+            output = context.database.open_dump(application, context.settings.lock_timeout, niceness=niceness)
+            with output, cancellation.interrupting(output.kill):
+                if why := output.begin():
+                    yield Notice(f"The dump comes through the engine's stream, the slower path: {why}.")
+                return (yield from _read_dump(context, output, partial, newest, cancellation))
     except BaseException as failure:
         _end_on_server(context.database, application, failure)
         raise
@@ -154,27 +155,26 @@ def _stream(
 
 def _read_dump(
     context: TakeContext,
-    command: Command,
+    output: Output,
     partial: PartialDump,
     newest: Backup | None,
     cancellation: Cancellation,
 ) -> Steps[Scan]:
     scanner = Scanner()
     stall = context.settings.stall_timeout.total_seconds()
-    with Stream(command) as stream, cancellation.interrupting(stream.kill):
-        began = told = time.monotonic()
-        expected = newest.manifest.sql_length if newest and newest.manifest else None
-        while block := stream.read(BLOCK, timeout=stall):
-            if context.boot and not scanner.length:
-                context.boot.read_first()
-            scanner.feed(block)
-            partial.write(block)
-            if (now := time.monotonic()) - told >= _PROGRESS_SECONDS:
-                told = now
-                elapsed = round(now - began, 3)
-                yield Progress(scanner.length, scanner.table, scanner.rows_read, elapsed, expected)
-        cancellation.check()
-        finished = stream.finish(timeout=_END_SECONDS)
+    began = told = time.monotonic()
+    expected = newest.manifest.sql_length if newest and newest.manifest else None
+    while block := output.read(BLOCK, timeout=stall):
+        if context.boot and not scanner.length:
+            context.boot.read_first()
+        scanner.feed(block)
+        partial.write(block)
+        if (now := time.monotonic()) - told >= _PROGRESS_SECONDS:
+            told = now
+            elapsed = round(now - began, 3)
+            yield Progress(scanner.length, scanner.table, scanner.rows_read, elapsed, expected)
+    cancellation.check()
+    finished = output.finish(timeout=_END_SECONDS)
     partial.complete()
     return _proved(context.database, finished, scanner.finish())
 
@@ -275,6 +275,8 @@ def _kind(reason: Reason) -> Kind:
     return Kind.PRE_RESTORE if reason is Reason.PRE_RESTORE else Kind.BACKUP
 
 
-def _low_priority(context: TakeContext, reason: Reason) -> bool:
-    """Whether nobody waits for this dump."""
-    return context.settings.priority == "low" and reason is Reason.SCHEDULED
+def _niceness(context: TakeContext, reason: Reason) -> Niceness:
+    """Of a dump that nobody waits for, what the settings say."""
+    if reason is not Reason.SCHEDULED:
+        return NORMAL
+    return Niceness(context.settings.niceness, context.settings.io_class)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import timedelta
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from arcbackupd.errors import ArcbackupdError, OperationFailed
+from arcbackupd.niceness import NORMAL, Niceness
 from arcbackupd.settings import Engine as EngineSettings
-from arcbackupd.stack.engine import NICE, ContainerRun, HealthCheck, ServiceState
+from arcbackupd.stack.direct import DirectDialogue, DirectOutput, DirectPath
+from arcbackupd.stack.engine import ContainerRun, HealthCheck, ServiceState
 from arcbackupd.stack.events import TOLD, parse_time
-from arcbackupd.stack.process import Command, Finished, run
+from arcbackupd.stack.process import Command, Dialogue, Finished, Output, Stream, run
 
 _INSPECT_TIMEOUT = 15
 _PODMAN_SOCKET = "unix:///run/podman/podman.sock"
@@ -21,6 +26,8 @@ _COMPOSE_NEEDS = "com.docker.compose.depends_on"
 # What the engine takes where a health check leaves it out.
 _HEALTH_INTERVAL = 30_000_000_000
 _HEALTH_RETRIES = 3
+_NOT_FOUND = re.compile(r"sh: .*(?:pg_dump|psql): not found")
+"""How a shell in the container says that it has no such program."""
 
 
 class ContainerEngine:
@@ -39,23 +46,45 @@ class ContainerEngine:
         argv: tuple[str, ...],
         environment: Mapping[str, str],
         *,
-        low_priority: bool = False,
+        niceness: Niceness = NORMAL,
         fed: bool = False,
     ) -> Command:
         """See `Engine.in_database`. The names of the variables are arguments, their values are not."""
         names = [word for name in environment for word in ("--env", name)]
-        priority = NICE if low_priority else ()
         interactive = ("--interactive",) if fed else ()
         return self._command(
             "exec",
             *interactive,
             *names,
             self._settings.database,
-            *priority,
+            *niceness.wrapper(),
             *argv,
             environment=environment,
             name=argv[0],
         )
+
+    def open_output(
+        self, argv: tuple[str, ...], environment: Mapping[str, str], *, niceness: Niceness = NORMAL
+    ) -> Output:
+        """See `Engine.open_output`."""
+        if self._settings.data_path == "stream":
+            return Stream(self.in_database(argv, environment, niceness=niceness))
+        return DirectOutput(self._direct_path(environment, niceness=niceness), argv)
+
+    def open_dialogue(self, argv: tuple[str, ...], environment: Mapping[str, str]) -> Dialogue:
+        """See `Engine.open_dialogue`."""
+        if self._settings.data_path == "stream":
+            return Dialogue(self.in_database(argv, environment, fed=True))
+        return DirectDialogue(self._direct_path(environment), argv)
+
+    def _direct_path(self, environment: Mapping[str, str], *, niceness: Niceness = NORMAL) -> DirectPath:
+        make = partial(self.in_database, environment=environment, niceness=niceness, fed=True)
+        return DirectPath(make, self._database_root, forced=self._settings.data_path == "direct")
+
+    def _database_root(self) -> Path:
+        """The root directory of the database's container, as the host sees it."""
+        [told] = self._inspect(self._settings.database)
+        return Path("/proc", str(told["State"]["Pid"]), "root")
 
     def in_backend(self, argv: tuple[str, ...]) -> Command:
         """See `Engine.in_backend`; the image's working directory is the project's."""
@@ -126,7 +155,7 @@ class ContainerEngine:
         if "is paused" in text:
             hint = f"Let it go on: `{self._kind} unpause {name}`."
             return OperationFailed("container-paused", f"The database container {name} is paused.", hint=hint)
-        if "executable file not found" in text:
+        if "executable file not found" in text or _NOT_FOUND.search(text):
             hint = f"engine.database must name the PostgreSQL container; {name} has no pg_dump and psql."
             return OperationFailed("not-a-database", f"{name} lacks PostgreSQL's programs.", hint=hint)
         return self._unreachable(text)

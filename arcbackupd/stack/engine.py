@@ -8,10 +8,8 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from arcbackupd.errors import ArcbackupdError
-from arcbackupd.stack.process import Command, Finished
-
-NICE = ("nice", "-n", "10")
-"""Before a program that must not be noticed by whoever uses the machine."""
+from arcbackupd.niceness import NORMAL, Niceness
+from arcbackupd.stack.process import Command, Dialogue, Finished, Output
 
 
 @dataclass(frozen=True)
@@ -67,13 +65,21 @@ class Engine(Protocol):
         argv: tuple[str, ...],
         environment: Mapping[str, str],
         *,
-        low_priority: bool = False,
+        niceness: Niceness = NORMAL,
         fed: bool = False,
     ) -> Command:
         """A command that runs where the database server is, over its default Unix socket.
 
         ``fed``: it reads its input.
         """
+
+    def open_output(
+        self, argv: tuple[str, ...], environment: Mapping[str, str], *, niceness: Niceness = NORMAL
+    ) -> Output:
+        """Start a program where the database server is, to read its output. Raise OperationFailed."""
+
+    def open_dialogue(self, argv: tuple[str, ...], environment: Mapping[str, str]) -> Dialogue:
+        """Start a program there that is fed. Raise OperationFailed."""
 
     def in_backend(self, argv: tuple[str, ...]) -> Command:
         """A command that runs where the backend is, in its project's directory."""

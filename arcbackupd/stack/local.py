@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from arcbackupd.errors import ArcbackupdError
+from arcbackupd.niceness import NORMAL, Niceness
 from arcbackupd.settings import Engine as EngineSettings
 from arcbackupd.settings import LocalEngine as LocalSettings
-from arcbackupd.stack.engine import NICE, ContainerRun, ServiceState
-from arcbackupd.stack.process import Command, Finished, run
+from arcbackupd.stack.engine import ContainerRun, ServiceState
+from arcbackupd.stack.process import Command, Dialogue, Finished, Output, Stream, run
 
 _ASK_SECONDS = 30
 _POSTGRES = frozenset({"psql", "pg_dump"})
@@ -33,7 +34,7 @@ class LocalEngine:
         argv: tuple[str, ...],
         environment: Mapping[str, str],
         *,
-        low_priority: bool = False,
+        niceness: Niceness = NORMAL,
         fed: bool = False,
     ) -> Command:
         """See `Engine.in_database`; a program's input is always its own here."""
@@ -42,8 +43,18 @@ class LocalEngine:
         place = {"PGPORT": str(self._settings.port)}
         if self._settings.host:
             place["PGHOST"] = self._settings.host
-        wrapper = (*self._as_user(self._settings.os_user), *(NICE if low_priority else ()))
+        wrapper = (*self._as_user(self._settings.os_user), *niceness.wrapper())
         return Command((*wrapper, self._path(program), *arguments), {**place, **environment}, "/", program)
+
+    def open_output(
+        self, argv: tuple[str, ...], environment: Mapping[str, str], *, niceness: Niceness = NORMAL
+    ) -> Output:
+        """See `Engine.open_output`."""
+        return Stream(self.in_database(argv, environment, niceness=niceness))
+
+    def open_dialogue(self, argv: tuple[str, ...], environment: Mapping[str, str]) -> Dialogue:
+        """See `Engine.open_dialogue`."""
+        return Dialogue(self.in_database(argv, environment, fed=True))
 
     def in_backend(self, argv: tuple[str, ...]) -> Command:
         """See `Engine.in_backend`."""

@@ -17,6 +17,7 @@ import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import sh
 
@@ -97,6 +98,10 @@ class _Running:
         self._open: list[int] = []
         self._error = self._keep(_open_memory(_ROOM))
 
+    def begin(self) -> str:
+        """See `Output.begin`: there is one way only."""
+        return ""
+
     def kill(self) -> None:
         """End the program and what it started, at once; nothing happens when it has ended."""
         _kill(self._process)
@@ -109,6 +114,10 @@ class _Running:
             self.kill()
             raise _timed_out(self._command, "did not end after its last byte") from None
         return Finished(self._process.exit_code, b"", _last_words(self._error))
+
+    def silent(self, seconds: float | None) -> TimedOut:
+        """The error for a program that was killed after so many seconds without a word."""
+        return _timed_out(self._command, f"wrote nothing for {seconds or 0:g} s")
 
     def _begin(self, stdin: int, stdout: int) -> None:
         try:
@@ -129,6 +138,26 @@ class _Running:
     def _close(self) -> None:
         while self._open:
             os.close(self._open.pop())
+
+
+class Output(Protocol):
+    """What a program writes, read while it runs. A context manager: leaving it ends the program."""
+
+    def __enter__(self) -> Output: ...
+
+    def __exit__(self, *_exception: object) -> None: ...
+
+    def begin(self) -> str:
+        """Agree on the path of the data, before any come; why it isn't the direct one, if that was tried."""
+
+    def kill(self) -> None:
+        """End the program and what it started, at once; nothing happens when it has ended."""
+
+    def read(self, size: int, *, timeout: float | None) -> bytes:
+        """The next bytes, at most ``size``; ``b""`` at the end. Raise TimedOut after ``timeout`` silent seconds."""
+
+    def finish(self, *, timeout: float | None) -> Finished:
+        """Wait for its end after the last byte, for ever without a limit. Raise TimedOut when it doesn't come."""
 
 
 class Stream(_Running):
@@ -153,10 +182,10 @@ class Stream(_Running):
         self._end()
 
     def read(self, size: int, *, timeout: float | None) -> bytes:
-        """The next bytes, at most ``size``; ``b""`` at the end. Raise TimedOut after ``timeout`` silent seconds."""
+        """See `Output.read`."""
         if timeout is not None and not self._poll.poll(timeout * 1000):
             self.kill()
-            raise _timed_out(self._command, f"wrote nothing for {timeout:g} s")
+            raise self.silent(timeout)
         return os.read(self._reader, size)
 
 
@@ -211,9 +240,21 @@ class Dialogue(_Running):
         self._open.remove(self._feed)
         os.close(self._feed)
 
-    def read(self) -> bytes:
-        """The next answer, waited for; ``b""`` at the end."""
-        return os.read(self._answers, _PIPE_SIZE)
+    def fileno(self) -> int:
+        """What can be waited for until it answers."""
+        return self._answers
+
+    def feed_through(self, pipe: int) -> None:
+        """Hand over through this descriptor from now on, which is closed with the rest."""
+        self.end_input()
+        self._feed = self._keep(pipe)
+
+    def read(self, size: int = _PIPE_SIZE, *, timeout: float | None = None) -> bytes:
+        """The next answer; see `Output.read`."""
+        if timeout is not None and not self._poll.poll(timeout * 1000):
+            self.kill()
+            raise self.silent(timeout)
+        return os.read(self._answers, size)
 
     def _hear(self) -> bytes:
         answer = os.read(self._answers, _PIPE_SIZE)
@@ -224,9 +265,14 @@ class Dialogue(_Running):
 
 def _pipe() -> tuple[int, int]:
     reader, writer = os.pipe2(os.O_CLOEXEC)
-    with contextlib.suppress(OSError):  # more than a user's limit on pipes: the default size does too
-        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+    widen(writer)
     return reader, writer
+
+
+def widen(pipe: int) -> None:
+    """Let more fit into a pipe, so that its ends wait less for each other."""
+    with contextlib.suppress(OSError):  # more than a user's limit on pipes: the default size does too
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
 
 
 def _start(command: Command, stdin: int, stdout: int, stderr: int) -> sh.RunningCommand:

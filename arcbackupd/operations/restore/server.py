@@ -162,7 +162,7 @@ class Server:
 
     def shown_dump(self, database: str) -> str:
         """A dump as a shell would run it."""
-        command = self.database(database).dump_command(DUMP_APPLICATION, timedelta(minutes=1), low_priority=False)
+        command = self.database(database).dump_command(DUMP_APPLICATION, timedelta(minutes=1))
         return f"{command.shown()} | gzip"
 
     def _query(self, statement: str) -> list[str]:
