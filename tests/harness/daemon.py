@@ -53,21 +53,21 @@ class Daemon:
 
     module = "arcbackupd"
     """What Python runs."""
+    wrapper: Sequence[str] = ()
+    """A program, with its arguments, that becomes the daemon."""
 
     def __init__(
         self,
         stack: ArcsecondStack,
         *,
         environment: Mapping[str, str] | None = None,
-        wrapper: Sequence[str] = (),
         **settings: Any,
     ) -> None:
         """Plan a daemon with the stack's settings; tables in `settings` are merged in.
 
-        `environment` is laid over our own, for the daemon only; `wrapper` is a program that becomes the daemon.
+        `environment` is laid over our own, for the daemon only.
         """
         self.stack = stack
-        self._wrapper = tuple(wrapper)
         self._environment = dict(environment or {})
         self._settings = settings
         self._process: subprocess.Popen[bytes] | None = None
@@ -121,7 +121,7 @@ class Daemon:
         with _notify_socket(self.stack.directory / "notify.sock") as notify:
             with self._log_file.open("ab") as log:
                 self._process = subprocess.Popen(
-                    [*self._wrapper, sys.executable, "-m", self.module, "--config", str(self.config)],
+                    [*self.wrapper, sys.executable, "-m", self.module, "--config", str(self.config)],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
