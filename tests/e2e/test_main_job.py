@@ -347,7 +347,7 @@ def test_no_secret_shows_in_processes_or_output(stack: ArcsecondStack) -> None:
         said += [daemon.ctl("backup").out, daemon.log()]
         said += [os.fsdecode(path.read_bytes()[:MEMBER_SIZE]) for path in map(daemon.path, daemon.names())]
     arguments = [" ".join(words) for words in seen]
-    assert any("exec --env PGPASSWORD" in line and "pg_dump" in line for line in arguments)
+    assert any(" exec " in line and "--env PGPASSWORD" in line and "pg_dump" in line for line in arguments)
     assert any(words[0] == "pg_dump" for words in seen)
     assert not [text for text in arguments + said if stack.password in text]
 
