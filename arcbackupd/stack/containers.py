@@ -83,8 +83,8 @@ class ContainerEngine:
 
     def _database_root(self) -> Path:
         """The root directory of the database's container, as the host sees it."""
-        [told] = self._inspect(self._settings.database)
-        return Path("/proc", str(told["State"]["Pid"]), "root")
+        pids = [str(told["State"]["Pid"]) for told in self._inspect(self._settings.database)]
+        return Path("/proc", *(pids or ["0"]), "root")
 
     def in_backend(self, argv: tuple[str, ...]) -> Command:
         """See `Engine.in_backend`; the image's working directory is the project's."""

@@ -124,11 +124,13 @@ class DirectPath:
     def agree(self, client: Dialogue, name: str, flags: int) -> tuple[int | None, str]:
         """Our end of the pipe, or why there is none; the program goes on with what was agreed.
 
-        Raise InputClosed when it ended, OperationFailed where nothing but the direct path will do.
+        Raise InputClosed when it ended, TimedOut when it doesn't answer, and OperationFailed where nothing but the
+        direct path will do.
         """
+        directory = _answer(client)
         pipe, why = None, ""
         try:
-            pipe = open_pipe(self.root(), _answer(client), name, flags)
+            pipe = open_pipe(self.root(), directory, name, flags)
         except Unreachable as unreachable:
             why = str(unreachable)
         except ArcbackupdError as error:
