@@ -2,6 +2,7 @@
 #
 #     make demo       watch it work, on a throwaway PostgreSQL
 #     make test       run every test that this machine allows
+#     make bench      measure it beside its peers, as root, on a machine without other work (about 40 minutes)
 #
 # PYTHON=python3.12 chooses the Python. .venv is made once; `make clean` removes it.
 
@@ -13,7 +14,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 export PYTHON PREFIX DESTDIR WHEEL PIP_ARGS DATA
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check build install-host uninstall-host constraints clean
+.PHONY: help demo test bench check build install-host uninstall-host constraints clean
 
 help:  ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s%s\n", $$1, $$2 }' Makefile
@@ -23,6 +24,9 @@ demo: $(VENV)/.demo  ## see the main job on a throwaway PostgreSQL (KEEP=1 leave
 
 test: $(VENV)/.dev  ## run every test that this machine allows; ends with what was skipped, and why
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+bench: $(VENV)/.bench  ## measure beside the peers, and write bench/RESULTS.md (BENCH_ARGS="--help" tells how much)
+	$(BIN)/python -m bench $(BENCH_ARGS)
 
 check: $(VENV)/.dev  ## formatting, lint, types and the fast tests, in under two minutes
 	$(BIN)/ruff format --check .
@@ -61,4 +65,9 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/.made
 $(VENV)/.dev: $(VENV)/.demo
 	@echo "Installing what the tests need …"
 	@$(PIP) --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.demo
+	@echo "Installing what the bench needs …"
+	@$(PIP) --editable '.[bench]'
 	@touch $@
