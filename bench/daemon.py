@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from bench.measure import memory, peaks, tree_cpu
+from bench.measure import memory, own_cpu, peaks, tree_cpu
 from bench.site import QUIET, Site, client, client_json, say
 from tests.harness.daemon import Daemon
 from tests.harness.engine import Engine
@@ -33,7 +33,7 @@ def idle(engine: Engine, seconds: float, major: int, *, alone: bool) -> Iterator
             daemon.wait_boot_dumps(1)
             client(daemon, "list")
             time.sleep(min(SETTLING, seconds))
-            began, spent = time.monotonic(), tree_cpu(daemon.pid)
+            began, spent, own = time.monotonic(), tree_cpu(daemon.pid), own_cpu(daemon.pid)
             first = memory(daemon.pid)
             if not alone:
                 yield found
@@ -41,6 +41,7 @@ def idle(engine: Engine, seconds: float, major: int, *, alone: bool) -> Iterator
                 say(f"watching the idle daemon for {left:.0f} s more")
                 time.sleep(left)
             took, cpu = time.monotonic() - began, tree_cpu(daemon.pid) - spent
+            found["cpu_own"] = own_cpu(daemon.pid) - own
             found |= {"seconds": took, "cpu": cpu, "share": cpu / took, "first": first, "last": memory(daemon.pid)}
             found["alone"] = alone
             daemon.stop()

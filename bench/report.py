@@ -22,9 +22,9 @@ Written by `make bench`. Figures are medians, with the least and the greatest of
 ratios of the same round. What stands alone was measured once."""
 
 _ABOUT_DUMPS = """\
-The daemon runs already; what is timed is `arcbackupctl backup` from its start to its end, with everything that makes
-a backup: proof, manifest, fsync. None of the others syncs its file. Before each, a checkpoint and a sync; once before
-all, unmeasured, pg_dump to nowhere and a backup."""
+The daemon runs already; what is timed is `arcbackupctl backup` from its start to its end, with everything that
+makes a backup: proof, manifest, fsync. None of the others syncs its file. Before each, a checkpoint and a sync;
+once before all, unmeasured, pg_dump to nowhere and a backup."""
 
 _ABOUT_CPU = """\
 CPU outside the database is what the whole machine spent, less what the database's container did (server, pg_dump).
@@ -33,11 +33,11 @@ containerd and shims; arcbackupd: the daemon and its children):"""
 
 _ABOUT_RESTORES = """\
 Start to end is, for the pipe and pg_restore: stop the backend, drop, create, load, start, wait until it is healthy
-(it is asked each second); the services are down all that time. Without services is drop, create and load alone: the
-targets are held against that of the pipe. Ours is one figure, from the client's start to its end; arcbackupd loads
-beside the live database, and the downtime is what it reports: from the first service stopped until all are healthy.
-pg_restore reads a dump in PostgreSQL's custom format, inside the container. Where Arcsecond's client would start the
-services by Compose, they are started for it."""
+(it is asked each second); the services are down all that time. Without services is drop, create and load alone:
+the targets are held against that of the pipe. Ours is one figure, from the client's start to its end; arcbackupd
+loads beside the live database, and the downtime is what it reports: from the first service stopped until all are
+healthy. pg_restore reads a dump in PostgreSQL's custom format, inside the container. Where Arcsecond's client would
+start the services by Compose, they are started for it."""
 
 CPU = ("cpu_commands", "cpu_engine", "cpu_daemon", "cpu_outside", "cpu_database")
 
@@ -289,6 +289,10 @@ def _daemon(part: Any) -> str:
         ["the same, its share of shared pages only (PSS)", f"{last['pss'] / mib:.1f} MiB"],
         ["the same, with its children", f"{last['pss_tree'] / mib:.1f} MiB"],
         ["idle, CPU with its children", f"{idle['cpu']:.2f} s, {100 * idle['share']:.3f} %"],
+        [
+            "the same, without its children",
+            f"{idle['cpu_own']:.2f} s, {100 * idle['cpu_own'] / idle['seconds']:.3f} %",
+        ],
         *_peaks("a dump", work["dump"]),
         *_peaks("a restore, with its safety backup", work["restore"]),
     ]

@@ -27,6 +27,11 @@ def keep(part: str, kept: Kept) -> None:
     (WORK / f"{part}.json").write_text(json.dumps(asdict(kept), indent=1) + "\n", encoding="utf-8")
 
 
+def forget(part: str) -> None:
+    """Forget a part's figures: a part that fails now must not be told with older ones."""
+    (WORK / f"{part}.json").unlink(missing_ok=True)
+
+
 def kept() -> dict[str, Kept]:
     """Return what is kept, by part."""
     paths = {part: WORK / f"{part}.json" for part in PARTS}
