@@ -26,8 +26,9 @@ _COMPOSE_NEEDS = "com.docker.compose.depends_on"
 # What the engine takes where a health check leaves it out.
 _HEALTH_INTERVAL = 30_000_000_000
 _HEALTH_RETRIES = 3
-_NOT_FOUND = re.compile(r"sh: .*(?:pg_dump|psql): not found")
+_NOT_FOUND = re.compile(r"\b(?:pg_dump|psql): not found")
 """How a shell in the container says that it has no such program."""
+_NO_SHELL = re.compile(r"""["'`]sh["'`]:? (?:executable file )?not found""")
 
 
 class ContainerEngine:
@@ -155,6 +156,11 @@ class ContainerEngine:
         if "is paused" in text:
             hint = f"Let it go on: `{self._kind} unpause {name}`."
             return OperationFailed("container-paused", f"The database container {name} is paused.", hint=hint)
+        if _NO_SHELL.search(text):
+            hint = 'Do without it: engine.data_path = "stream", dump.niceness = 0, dump.io_class = "normal".'
+            return OperationFailed(
+                "no-shell", f"{name} has no sh, which pg_dump and psql are started by.", hint=hint
+            )
         if "executable file not found" in text or _NOT_FOUND.search(text):
             hint = f"engine.database must name the PostgreSQL container; {name} has no pg_dump and psql."
             return OperationFailed("not-a-database", f"{name} lacks PostgreSQL's programs.", hint=hint)

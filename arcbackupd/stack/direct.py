@@ -4,9 +4,9 @@ The engine's stream of a ``docker exec`` goes through the client, the engine, it
 through the kernel alone. What runs is still ``docker exec``: its client tells how the program ended and what it
 said, and its input and output are the stream that is used where the pipe can't be.
 
-The container isn't trusted. The pipe is made in a directory of its own, mode 0700, under a name nobody can guess;
-it is opened part by part without following links, proved to be a pipe before it is opened to read or write, and
-never waited for. Both ends open, its name is removed before the program's first byte.
+The container isn't trusted. The pipe is made in a directory of its own, mode 0700, that is new and has a random
+name; it is opened part by part without following links, proved to be a pipe before it is opened to read or write,
+and never waited for. Both ends open, its name is removed before the program's first byte.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import os
 import secrets
 import select
 import stat
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,9 +35,10 @@ umask 077
 way=$1 name=$2 own=
 shift 2
 trap 'exit 1' HUP INT TERM
-trap 'test -z "$own" || {{ rm -f "$own/{_PIPE}"; rmdir "$own"; }}' EXIT
+trap 'test -z "$own" || rm -rf "$own"' EXIT
 for place in {" ".join(PLACES)}; do
-    find "$place" -maxdepth 1 -name '{_PREFIX}*' -mmin +60 -exec rm -rf {{}} + 2>/dev/null
+    find "$place" -maxdepth 1 -type d -name '{_PREFIX}*' -mmin +60 -exec \\
+        sh -c 'rm -f "$1/{_PIPE}"; rmdir "$1"' sweep {{}} \\; 2>/dev/null
     mkdir "$place/$name" 2>/dev/null || continue
     own=$place/$name
     mkfifo "$own/{_PIPE}" 2>/dev/null && break
@@ -50,7 +52,7 @@ if test "$path" = direct; then
     if test "$way" = {_OUT}; then exec >"$own/{_PIPE}"; else exec <"$own/{_PIPE}"; fi
 fi
 exec 3>&-
-test -z "$own" || {{ rm -f "$own/{_PIPE}"; rmdir "$own"; }}
+test -z "$own" || rm -rf "$own"
 test "$way" = {_IN} || exec </dev/null
 trap - EXIT HUP INT TERM
 exec "$@"
@@ -134,6 +136,8 @@ class DirectPath:
         except Unreachable as unreachable:
             why = str(unreachable)
         except ArcbackupdError as error:
+            if self.forced:
+                raise
             why = error.message.rstrip(".")
         if why and self.forced:
             hint = 'Run the daemon on the engine\'s host, as its unit does; or set engine.data_path = "auto".'
@@ -184,8 +188,10 @@ class DirectOutput:
         """See `Output.read`. The end of the engine's client is an end too: nobody tells then how it went on."""
         if self._pipe is None:
             return self._client.read(size, timeout=timeout)
+        deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            ready = [descriptor for descriptor, _ in self._poll.poll(None if timeout is None else timeout * 1000)]
+            left = None if deadline is None else max(deadline - time.monotonic(), 0) * 1000
+            ready = [descriptor for descriptor, _ in self._poll.poll(left)]
             if not ready:
                 self.kill()
                 raise self._client.silent(timeout)
@@ -228,8 +234,11 @@ class DirectDialogue(Dialogue):
 def _answer(client: Dialogue) -> str:
     """The line that the script writes: where its pipe is. Raise InputClosed when it ends without one."""
     line = b""
+    deadline = time.monotonic() + _ANSWER_SECONDS
     while b"\n" not in line:
-        if len(line) > _ANSWER_LIMIT or not (more := client.read(timeout=_ANSWER_SECONDS)):
+        if len(line) > _ANSWER_LIMIT:
+            client.kill()
+        if not (more := client.read(timeout=max(deadline - time.monotonic(), 0))):
             raise InputClosed
         line += more
     return line.partition(b"\n")[0].decode("ascii", "replace")

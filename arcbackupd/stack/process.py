@@ -228,7 +228,8 @@ class Dialogue(_Running):
                     elif event & select.POLLERR:
                         raise InputClosed
                     else:
-                        view = view[os.write(self._feed, view) :]
+                        with contextlib.suppress(BlockingIOError):  # somebody else writes there too
+                            view = view[os.write(self._feed, view) :]
         except BrokenPipeError:
             raise InputClosed from None
         finally:

@@ -21,10 +21,12 @@ from arcbackupd.stack.containers import ContainerEngine
 from tests.e2e.conftest import tidied
 from tests.e2e.restoring import Quick
 from tests.e2e.support import dump_at_hand, fingerprint, processes
+from tests.harness import images
 from tests.harness.daemon import Daemon
-from tests.harness.engine import Engine
+from tests.harness.engine import Engine, EngineUnavailable
 from tests.harness.process import wait_until
 from tests.harness.stack import ArcsecondStack
+from tests.require import require
 
 pytestmark = pytest.mark.slow
 
@@ -140,28 +142,29 @@ def test_where_nothing_else_may_be_used_that_is_an_error(stack: ArcsecondStack) 
 TRICKS = {
     "link": 'ln -s /etc/hostname "$1"',
     "file": 'touch "$1"',
-    "open to others": '/usr/bin/mkfifo "$1"; chmod 777 "${1%/*}"',
-    "second name": '/usr/bin/mkfifo "$1"; ln "$1" "/tmp/arcbackupd-test-$$"',
+    "open to others": '"$0.real" "$1"; chmod 777 "${1%/*}"',
+    "second name": '"$0.real" "$1"; ln "$1" "$1-second"',
     "none": "exit 1",
 }
 
 
 @contextmanager
-def tricked(stack: ArcsecondStack, trick: str) -> Iterator[None]:
-    """Within it mkfifo of the container makes something else."""
-    fake = "/usr/local/bin/mkfifo"
-    stack.exec(stack.database, "sh", "-c", f"printf '%s\\n' '#!/bin/sh' '{trick}' >{fake}; chmod 755 {fake}")
+def replaced(stack: ArcsecondStack, program: str, script: str) -> Iterator[None]:
+    """Within it a script stands for a program of the database's container, which is beside it as ``$0.real``."""
+    path = stack.exec(stack.database, "sh", "-c", f"command -v {program}").stdout.strip()
+    stack.exec(stack.database, "sh", "-c", f"mv {path} {path}.real; cat >{path}; chmod 755 {path}", stdin=script)
     try:
         yield
     finally:
-        stack.exec(stack.database, "sh", "-c", f"rm -f {fake} /tmp/arcbackupd-test-*")
+        stack.exec(stack.database, "mv", f"{path}.real", path)
 
 
 @pytest.mark.parametrize("trick", TRICKS)
 def test_a_container_that_offers_anything_but_a_pipe_of_its_own_gets_the_stream(
     stack: ArcsecondStack, trick: str
 ) -> None:
-    with tricked(stack, TRICKS[trick]), Daemon(stack, jobs=BY_HAND) as daemon:
+    script = f"#!/bin/sh\n{TRICKS[trick]}\n"
+    with replaced(stack, "mkfifo", script), Daemon(stack, jobs=BY_HAND) as daemon:
         taken = daemon.json("backup")
         assert taken["outcome"] == "published"
         assert daemon.ctl("inspect", taken["name"], "--verify").status == 0
@@ -185,6 +188,11 @@ def database(stack: ArcsecondStack) -> Database:
 
 @pytest.mark.parametrize("end", ["leave", "kill"])
 def test_who_goes_before_anything_is_agreed_leaves_no_pipe(stack: ArcsecondStack, end: str) -> None:
+    abandon(stack, end)
+
+
+def abandon(stack: ArcsecondStack, end: str) -> None:
+    """Start a dump, agree on nothing, go, and see that nothing stays."""
     output = database(stack).open_dump("arcbackupd-dump-test", timedelta(minutes=1), niceness=NORMAL)
     with output:
         wait_until(lambda: pipes(stack), "the pipe", interval=0.01)
@@ -212,3 +220,42 @@ def test_a_database_killed_in_the_middle_ends_a_direct_dump(stack: ArcsecondStac
         assert '"error"' in out
         assert (daemon.names(), daemon.leftovers()) == ([], [])
     tidied(stack)
+
+
+@pytest.fixture(scope="module")
+def pod(podman_engine: Engine) -> Iterator[ArcsecondStack]:
+    """Return a database in a container of podman's."""
+    try:
+        images.postgres(podman_engine, 16)
+    except EngineUnavailable as error:
+        require("podman", str(error))
+    with ArcsecondStack(podman_engine, 16, with_backend=False) as stack:
+        stack.psql(FRAMES)
+        yield stack
+
+
+@pytest.mark.podman
+def test_podman_has_the_direct_path_too(pod: ArcsecondStack) -> None:
+    with Daemon(tidied(pod), jobs=BY_HAND, engine={"data_path": "direct"}) as daemon:
+        taken = daemon.json("backup")
+        before = fingerprint(pod)
+        pod.psql("CREATE TABLE later AS SELECT 1 AS n")
+        assert daemon.json("restore", taken["name"], "--yes", "--force")["outcome"] == "restored"
+        assert fingerprint(pod) == before
+        assert pipes(pod) == ""
+
+
+@pytest.mark.podman
+@pytest.mark.parametrize("end", ["leave", "kill"])
+def test_podman_leaves_no_pipe_when_nobody_answers(pod: ArcsecondStack, end: str) -> None:
+    abandon(pod, end)
+
+
+def test_who_keeps_the_pipe_open_does_not_keep_the_dump(stack: ArcsecondStack) -> None:
+    """The engine's client tells that pg_dump has ended."""
+    script = '#!/bin/sh\nsleep 600 2>/dev/null </dev/null &\nexec "$0.real" "$@"\n'
+    with replaced(stack, "pg_dump", script), Daemon(stack, jobs=BY_HAND, engine={"data_path": "direct"}) as daemon:
+        assert daemon.json("backup", timeout=60)["outcome"] == "published"
+        assert processes(stack, "sleep")
+    for pid in processes(stack, "sleep"):
+        os.kill(pid, signal.SIGKILL)
