@@ -12,6 +12,7 @@ from arcbackupd.errors import OperationFailed
 from arcbackupd.settings import Engine
 from arcbackupd.stack.containers import ContainerEngine, network_addresses
 from arcbackupd.stack.engine import ServiceState
+from arcbackupd.stack.process import Finished
 
 DOCKER_STATE = {
     "Status": "running", "Running": True, "Paused": False, "Restarting": False, "OOMKilled": False, "Dead": False,
@@ -180,3 +181,23 @@ def test_services_are_started_and_stopped_by_their_names(kind: str, program: str
     for command, verb in ((engine(kind).start_service("web"), "start"), (engine(kind).stop_service("web"), "stop")):
         assert command.argv[-2:] == (verb, "web")
         assert command.shown().startswith(program)
+
+
+# What went wrong
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        ("arcbackupd: 1: exec: pg_dump: not found", "not-a-database"),  # dash
+        ("arcbackupd: exec: line 1: pg_dump: not found", "not-a-database"),  # busybox
+        ("arcbackupd: line 1: exec: psql: not found", "not-a-database"),  # bash
+        ('exec: "pg_dump": executable file not found in $PATH: unknown', "not-a-database"),
+        ('exec: "sh": executable file not found in $PATH: unknown', "no-shell"),
+        ("Error: crun: executable file `sh` not found in $PATH: No such file or directory", "no-shell"),
+        ("pg_dump: error: query failed", None),
+    ],
+)
+def test_what_a_container_lacks_is_told_by_its_name(said: str, code: str | None) -> None:
+    error = engine("docker").explain(Finished(127, b"", said))
+    assert (error and error.code) == code
