@@ -54,7 +54,7 @@ _LAST_WORDS = timedelta(seconds=2)
 _STATUS_SECONDS = 30.0
 _TAKE_UP_SECONDS = 60.0
 """Between two tries to finish or undo an interrupted restore."""
-_SCAN_SECONDS = 1.0
+_SCAN_SECONDS = 2.0
 _SCAN_NICENESS = 19
 _log = get_logger()
 

@@ -172,8 +172,9 @@ class Retention(Section):
 
 
 class Restore(Section):
-    """How long what a restore replaced is kept, and how long services may take to come up again."""
+    """Sessions that load at the same time, how long what was replaced is kept, and services may take to come up."""
 
+    jobs: Annotated[int, Field(ge=1, le=8)] = 2
     keep_replaced: Duration = timedelta(hours=24)
     services_timeout: Duration = timedelta(minutes=10)
 

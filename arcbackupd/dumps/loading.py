@@ -8,10 +8,12 @@ command outside COPY data makes the dump refused here already, which is all ther
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from arcbackupd.dumps import sqltext
 from arcbackupd.dumps.lexer import Lexer
+from arcbackupd.dumps.sharing import Share, Shared, Sharing
 
 _OF_SERVER = frozenset({b"CREATE DATABASE", b"DROP DATABASE", b"ALTER DATABASE", b"ALTER SYSTEM"})
 """What ``pg_dump --create --clean`` writes too: with it, loading beside the live database would drop that one."""
@@ -28,6 +30,10 @@ _AMBIGUOUS = frozenset({"sjis", "shiftjis2004", "big5", "gbk", "gb18030", "uhc",
                         "win932", "win936", "win949", "win950", "windows932", "windows936", "windows949",
                         "windows950"})  # fmt: skip
 """Client encodings whose characters may have a backslash as their second byte, which the lexer takes for one."""
+
+
+_TEXT, _ALONE, _ROWS, _END_OF_ROWS = map(Shared, (Share.TEXT, Share.ALONE, Share.ROWS, Share.END_OF_ROWS))
+_OF_COPY = (Share.COPY, Share.ROWS, Share.END_OF_ROWS)
 
 
 class RefusedText(Exception):
@@ -55,10 +61,26 @@ def adapt_header(text: bytes, server_major: int) -> tuple[bytes, list[str]]:
 
 @dataclass
 class CopiedTable:
-    """Rows that were handed to psql for a COPY; ``name`` as the dump quotes it."""
+    """Rows of a COPY, and those of them that other sessions were given; ``name`` as the dump quotes it."""
 
     name: str
     rows: int = 0
+    elsewhere: int = 0
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of a dump that psql may be given, how it may be shared, the lines before it, and the newlines in it.
+
+    ``table`` is the one that it is about, where that matters, and ``copied`` its COPY.
+    """
+
+    text: memoryview
+    shared: Shared
+    line: int
+    lines: int
+    table: str = ""
+    copied: CopiedTable | None = None
 
 
 @dataclass
@@ -73,7 +95,12 @@ class LoadText:
 
     def __post_init__(self) -> None:
         self._lexer = Lexer(self)
-        self._pieces: list[memoryview] = []
+        self._sharing = Sharing()
+        self._pieces: list[Piece] = []
+        self._next = _TEXT
+        self._line = 0
+        self._lines_left_out = 0
+        self._lines_of_data = 0
         self._codec = "utf-8"
 
     @property
@@ -81,19 +108,23 @@ class LoadText:
         """Rows so far, of all tables."""
         return sum(copy.rows for copy in self.copies)
 
-    def feed(self, block: bytes) -> list[memoryview]:
+    def leave_out(self, lines: int) -> None:
+        """So many lines of the beginning are not in what is fed."""
+        self._lines_left_out += lines
+
+    def feed(self, block: bytes) -> list[Piece]:
         """The pieces that may go on. Raise RefusedText."""
         self._lexer.feed(block)
         return self._taken()
 
-    def finish(self) -> list[memoryview]:
+    def finish(self) -> list[Piece]:
         """The last pieces. Raise RefusedText when the text breaks off: what follows would be taken as its end."""
         if place := self._lexer.place:
             raise RefusedText(f"no end: it breaks off inside {place}")
         self._lexer.finish()
         return self._taken()
 
-    def _taken(self) -> list[memoryview]:
+    def _taken(self) -> list[Piece]:
         pieces, self._pieces = self._pieces, []
         return pieces
 
@@ -107,6 +138,7 @@ class LoadText:
         verb = line.split(maxsplit=1)[0]
         if verb not in (b"\\restrict", b"\\unrestrict"):
             raise RefusedText(f"the psql command {sqltext.decode(verb[:32], self._codec)}")
+        self._lines_left_out += 1
         return False
 
     def statement(self, head: bytes) -> bool:
@@ -121,14 +153,27 @@ class LoadText:
             raise RefusedText("a COPY of other data than its own, which pg_dump never writes")
         if copy:
             self.copies.append(CopiedTable(sqltext.decode(copy.table, self._codec)))
+        self._part(self._sharing.of(head))
         return copy is not None
+
+    def _part(self, shared: Shared) -> None:
+        if shared.share is Share.ALONE or self._lexer.part():
+            self._next = shared
+        else:
+            self._next = _ALONE
+            if shared.share is Share.EVERYWHERE:  # only the first session will have it
+                self._sharing.distrust()
 
     def data(self, buffer: bytes, start: int, end: int) -> None:
         """Count rows."""
-        self.copies[-1].rows += buffer.count(b"\n", start, end)
+        rows = buffer.count(b"\n", start, end)
+        self._lines_of_data += rows
+        self.copies[-1].rows += rows
 
     def end_of_data(self) -> None:
         """The rows of this COPY are counted."""
+        if self._next.share is Share.ROWS:
+            self._next = _END_OF_ROWS
 
     def misplaced(self, what: str) -> None:
         """psql might see something else than we do."""
@@ -136,7 +181,17 @@ class LoadText:
 
     def content(self, piece: memoryview) -> None:
         """This may go on."""
-        self._pieces.append(piece)
+        if piece:
+            shared = self._next
+            lines = self._lines_of_data if shared.share is Share.ROWS else bytes(piece).count(b"\n")
+            copied = self.copies[-1] if shared.share in _OF_COPY else None
+            table = sqltext.decode(shared.table, self._codec)
+            self._pieces.append(Piece(piece, shared, self._line, lines, table, copied))
+            self._line += lines
+            self._lines_of_data = 0
+            self._next = _ROWS if shared.share in (Share.COPY, Share.ROWS) else _TEXT
+        self._line += self._lines_left_out
+        self._lines_left_out = 0
 
     def _heed(self, name: str, value: str) -> None:
         if name == "standard_conforming_strings":
@@ -152,19 +207,42 @@ def _plain(encoding: str) -> str:
     return "".join(filter(str.isalnum, encoding.lower()))
 
 
+@dataclass
+class LoadedRows:
+    """Rows per table: those ``expected``, of the manifest or a scan, and those that sessions say they loaded."""
+
+    expected: Mapping[str, int]
+    reported: dict[str, int] = field(default_factory=dict)
+
+    def add(self, table: str, rows: int) -> bool:
+        """Whether there are no more of a table's than there should be, with these."""
+        self.reported[table] = self.reported.get(table, 0) + rows
+        return self.reported[table] <= self.expected.get(table, 0)
+
+    def finish(self) -> str | None:
+        """What is wrong at the end."""
+        tables = {**self.expected, **self.reported}
+        differing = (table for table in tables if self.reported.get(table) != self.expected.get(table))
+        return next(map(self.problem, differing), None)
+
+    def problem(self, table: str) -> str:
+        """How a table differs."""
+        reported, expected = self.reported.get(table, 0), self.expected.get(table, 0)
+        return f"table {table} has {reported:,} rows, and should have {expected:,}"
+
+
 class CopyCheck:
-    """Holds what psql says it loaded, ``COPY n``, against what it was given and what the manifest says.
+    """Holds what a psql says it loaded, ``COPY n``, against what it was given.
 
     Feed it psql's output as it arrives.
     """
 
-    def __init__(self, text: LoadText, expected: dict[str, int]) -> None:
-        """``expected``: rows per table, of the manifest or a scan."""
-        self._text = text
-        self._expected = expected
+    def __init__(self, given: Sequence[CopiedTable], loaded: LoadedRows) -> None:
+        """``given`` may grow."""
+        self._given = given
+        self._loaded = loaded
         self._rest = b""
         self._count = 0
-        self._loaded: dict[str, int] = {}
 
     def feed(self, answers: bytes) -> str | None:
         """What is wrong, ``None`` while nothing is."""
@@ -173,25 +251,15 @@ class CopyCheck:
         return next((problem for rows in reported if (problem := self._heard(rows))), None)
 
     def finish(self) -> str | None:
-        """What is wrong at the end."""
-        if self._count != len(self._text.copies):
-            return f"psql loaded {self._count} tables of the {len(self._text.copies)} that it was given"
-        if self._loaded != self._expected:
-            wrong = next(
-                t for t in {**self._expected, **self._loaded} if self._loaded.get(t) != self._expected.get(t)
-            )
-            return f"table {wrong} has {self._loaded.get(wrong, 0):,} rows, and should have {self._wanted(wrong):,}"
-        return None
+        """What is wrong at the end of all sessions."""
+        if self._count != len(self._given):
+            return f"psql loaded {self._count} tables of the {len(self._given)} that it was given"
+        return self._loaded.finish()
 
     def _heard(self, rows: int) -> str | None:
-        if self._count == len(self._text.copies):
+        if self._count == len(self._given):
             return "psql loaded more tables than it was given"
-        copy = self._text.copies[self._count]
+        copy = self._given[self._count]
         self._count += 1
-        self._loaded[copy.name] = total = self._loaded.get(copy.name, 0) + rows
-        if rows != copy.rows or total > self._wanted(copy.name):
-            return f"table {copy.name} has {total:,} rows, and should have {self._wanted(copy.name):,}"
-        return None
-
-    def _wanted(self, table: str) -> int:
-        return self._expected.get(table, 0)
+        plausible = self._loaded.add(copy.name, rows)
+        return None if plausible and rows == copy.rows - copy.elsewhere else self._loaded.problem(copy.name)

@@ -6,10 +6,10 @@ import codecs
 import re
 from dataclasses import dataclass
 
-_IDENT = rb'(?:"(?:[^"]|"")*+"|[A-Za-z_\x80-\xff][A-Za-z0-9_$\x80-\xff]*+)'
-_NAME = rb"%(i)s(?:\s*\.\s*%(i)s)*" % {b"i": _IDENT}
-_LIST = rb"%(i)s(?:\s*,\s*%(i)s)*" % {b"i": _IDENT}
-_IDENTIFIER = re.compile(_IDENT)
+IDENTIFIER = rb'(?:"(?:[^"]|"")*+"|[A-Za-z_\x80-\xff][A-Za-z0-9_$\x80-\xff]*+)'
+_NAME = rb"%(i)s(?:\s*\.\s*%(i)s)*" % {b"i": IDENTIFIER}
+_LIST = rb"%(i)s(?:\s*,\s*%(i)s)*" % {b"i": IDENTIFIER}
+_IDENTIFIER = re.compile(IDENTIFIER)
 _COMMENTS = re.compile(rb'("(?:[^"]|"")*+")|--[^\r\n]*+|/\*.*?(?:\*/|\Z)', re.DOTALL)
 _COPY = re.compile(rb"COPY\s+(%s)\s*(?:\(\s*(%s)\s*\)\s*)?FROM\s+STDIN\b" % (_NAME, _LIST), re.IGNORECASE)
 _SETTING = re.compile(rb"SET\s+(\w+)\s*(?:=|\bTO\b)\s*'?([A-Za-z0-9_-]+)", re.IGNORECASE)
@@ -17,13 +17,13 @@ _QUOTED_IDENTIFIER = re.compile(rb'"(?:[^"]|"")*+"')
 _MASKED = re.compile(rb'"(\d+)"')
 _ROLE_CLAUSES = {
     b"ALTER": re.compile(rb".*\bOWNER\s+TO\s+(%s)\s*\Z|ALTER\s+DEFAULT\s+PRIVILEGES\s+FOR\s+(?:ROLE|USER)\s+(%s)"
-                         % (_IDENT, _LIST), re.IGNORECASE | re.DOTALL),
+                         % (IDENTIFIER, _LIST), re.IGNORECASE | re.DOTALL),
     b"GRANT": re.compile(rb".*\bTO\s+(%s)" % _LIST, re.IGNORECASE | re.DOTALL),
     b"REVOKE": re.compile(rb".*\bFROM\s+(%s)" % _LIST, re.IGNORECASE | re.DOTALL),
     b"CREATE": re.compile(rb"CREATE\s+(?:POLICY\s+%s\s+ON\s+%s(?:\s+AS\s+\w+)?(?:\s+FOR\s+\w+)?\s+TO\s+(%s)"
                           rb"|USER\s+MAPPING\s+FOR\s+(%s)\s+SERVER)"
-                          % (_IDENT, _NAME, _LIST, _IDENT), re.IGNORECASE),
-    b"SET": re.compile(rb"SET\s+(?:SESSION\s+AUTHORIZATION|ROLE)\s+(%s)" % _IDENT, re.IGNORECASE),
+                          % (IDENTIFIER, _NAME, _LIST, IDENTIFIER), re.IGNORECASE),
+    b"SET": re.compile(rb"SET\s+(?:SESSION\s+AUTHORIZATION|ROLE)\s+(%s)" % IDENTIFIER, re.IGNORECASE),
 }  # fmt: skip
 _NOT_ROLES = frozenset({b"public", b"current_user", b"session_user", b"current_role", b"default", b"none"})
 _DEFAULT_PRIVILEGES = re.compile(rb"ALTER\s+DEFAULT\s+PRIVILEGES\b.*\b(?:TO|FROM)\s+(%s)" % _LIST,

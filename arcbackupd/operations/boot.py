@@ -25,7 +25,7 @@ from arcbackupd.stack.process import Command, Stream
 
 _LOOK_SECONDS = 2.0
 _RECONNECT_SECONDS = 1.0
-_LOOK_ANYWAY_SECONDS = 30.0
+_LOOK_ANYWAY_SECONDS = 60.0
 """How long a start can go unnoticed that came just before the engine began to tell us of them."""
 _log = get_logger()
 

@@ -14,7 +14,6 @@ QUERY_APPLICATION = "arcbackupd"
 
 LOAD_SETTINGS = {
     "synchronous_commit": "off",
-    "maintenance_work_mem": "256MB",
     "statement_timeout": "0",
     "lock_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
@@ -23,6 +22,8 @@ LOAD_SETTINGS = {
 }
 """Of the loading session alone. A crash of the server loses nothing: the transaction that gives the loaded database
 its name commits synchronously, and with it everything written to the log before it."""
+LOAD_MEMORY = 256
+"""MB for building indexes, of all sessions together."""
 
 NOT_ACCEPTING = (
     "the database system is starting up",
@@ -123,6 +124,12 @@ def _psql(user: str, database: str) -> tuple[str, ...]:
         f"--username={user}",
         f"--dbname={_connection(database)}",
     )
+
+
+def load_options(*, sessions: int) -> str:
+    """``PGOPTIONS`` of each of so many loading sessions."""
+    settings = {**LOAD_SETTINGS, "maintenance_work_mem": f"{LOAD_MEMORY // sessions}MB"}
+    return " ".join(f"-c {name}={value}" for name, value in settings.items())
 
 
 def terminate_dumps(prefix: str = DUMP_APPLICATION) -> str:

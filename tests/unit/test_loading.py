@@ -8,7 +8,16 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from arcbackupd.dumps.loading import HEADER_LIMIT, CopyCheck, LoadText, RefusedText, adapt_header, knows_restrict
+from arcbackupd.dumps.loading import (
+    HEADER_LIMIT,
+    CopyCheck,
+    LoadedRows,
+    LoadText,
+    Piece,
+    RefusedText,
+    adapt_header,
+    knows_restrict,
+)
 from tests.unit.sample_dumps import KEY, SMALL, copy, dump, old_dump
 
 RESTRICTING = b"\\restrict %s\n" % KEY
@@ -23,8 +32,12 @@ def pieces(text: bytes, cuts: list[int]) -> list[bytes]:
 def passed_on(text: bytes, cuts: list[int] | None = None, *, restricted: bool = True) -> bytes:
     """What psql gets of a text that comes in pieces; RefusedText when it may not have it."""
     load = LoadText(restricted)
-    given = [bytes(piece) for block in pieces(text, cuts or []) for piece in load.feed(block)]
-    return b"".join([*given, *map(bytes, load.finish())])
+    given = [piece for block in pieces(text, cuts or []) for piece in load.feed(block)]
+    return joined([*given, *load.finish()])
+
+
+def joined(pieces: list[Piece]) -> bytes:
+    return b"".join(bytes(piece.text) for piece in pieces)
 
 
 def counted(text: bytes) -> dict[str, int]:
@@ -56,8 +69,8 @@ def test_every_single_place_of_a_cut_leaves_the_same_text_and_the_same_rows() ->
     whole = passed_on(SMALL)
     for place in range(len(SMALL)):
         load = LoadText(restricted=False)
-        given = [bytes(piece) for block in (SMALL[:place], SMALL[place:]) for piece in load.feed(block)]
-        assert b"".join([*given, *map(bytes, load.finish())]) == whole
+        given = [piece for block in (SMALL[:place], SMALL[place:]) for piece in load.feed(block)]
+        assert joined([*given, *load.finish()]) == whole
         assert [(copied.name, copied.rows) for copied in load.copies] == [
             ("public.django_migrations", 2),
             ("public.targets", 3),
@@ -141,7 +154,7 @@ def test_nothing_of_a_command_reaches_psql_before_the_dump_is_refused(body: byte
     load, given = LoadText(restricted=False), b""
     with pytest.raises(RefusedText):  # noqa: PT012  # what was handed on until then is what counts
         for block in pieces(dump(body), at):
-            given += b"".join(map(bytes, load.feed(block)))
+            given += joined(load.feed(block))
     assert b"touch x" not in given
 
 
@@ -243,7 +256,7 @@ def check(expected: dict[str, int] | None = None, text: bytes = SMALL) -> CopyCh
     load = LoadText(restricted=True)
     load.feed(text)
     load.finish()
-    return CopyCheck(load, counted(text) if expected is None else expected)
+    return CopyCheck(load.copies, LoadedRows(counted(text) if expected is None else expected))
 
 
 ANSWERS = b"SET\nSET\n\nCREATE TABLE\nCOPY 2\nALTER TABLE\nCOPY 3\n token\n"

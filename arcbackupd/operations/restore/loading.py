@@ -8,29 +8,36 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from arcbackupd.dumps.catalogue import Backup, open_backup
 from arcbackupd.dumps.dumpfile import DamagedDump, sql_blocks
-from arcbackupd.dumps.loading import CopyCheck, LoadText, RefusedText, adapt_header
+from arcbackupd.dumps.loading import LoadText, RefusedText, adapt_header
 from arcbackupd.dumps.manifest import Manifest
+from arcbackupd.dumps.sharing import Share
 from arcbackupd.errors import ArcbackupdError, OperationFailed
 from arcbackupd.operations.cancellation import Cancellation
 from arcbackupd.operations.events import Notice, Progress, Step, Steps
 from arcbackupd.operations.restore.server import Server
+from arcbackupd.operations.restore.sessions import LARGE_ROWS, LoadProblem, Session, SessionEnded, Sessions
 from arcbackupd.postgres import LOAD_APPLICATION
 from arcbackupd.stack.process import Dialogue, Finished, InputClosed
 
 _PROGRESS_SECONDS = 0.25
 _DISK_FULL = "No space left on device"
+_FINISHING = (Share.KEY, Share.INDEX, Share.FOREIGN_KEY)
+_FINISH = Step("finish-load", "Building indexes and constraints")
 
 
 @dataclass(frozen=True)
 class Loading:
-    """A backup, and the database that it is loaded into. ``restricted``: whether psql knows ``\\restrict``."""
+    """A backup, and the database that it is loaded into.
+
+    ``restricted``: whether psql knows ``\\restrict``; ``jobs``: how many sessions may load at the same time.
+    """
 
     path: Path
     backup: Backup
@@ -38,15 +45,22 @@ class Loading:
     database: str
     server_major: int
     restricted: bool
+    jobs: int
+
+    @property
+    def sessions(self) -> int:
+        """How many are worth it."""
+        return self.jobs if max(self.backup.rows.values(), default=0) >= LARGE_ROWS else 1
 
 
 def load(loading: Loading, cancellation: Cancellation) -> Steps[None]:
     """Load it whole. Raise OperationFailed when anything of it isn't what it should be; nothing is undone then."""
-    with _session(loading.server, loading.database) as psql, cancellation.interrupting(psql.kill):
+    with _open_sessions(loading.server, loading.database, loading.sessions, cancellation) as psqls:
         try:
-            if why := psql.begin():
-                yield Notice(f"The dump is loaded through the engine's stream, the slower path: {why}.")
-            yield from _load(loading, psql, cancellation)
+            first, *_ = [psql.begin() for psql in psqls]
+            if first:
+                yield Notice(f"The dump is loaded through the engine's stream, the slower path: {first}.")
+            yield from _load(loading, psqls, cancellation)
         except RefusedText as error:
             hint = "arcbackupd loads what pg_dump writes and nothing else; if you trust the rest, load it by hand."
             raise OperationFailed("unsafe-dump", f"{loading.backup.name} holds {error}.", hint=hint) from None
@@ -58,7 +72,7 @@ def load(loading: Loading, cancellation: Cancellation) -> Steps[None]:
 
 def analyze(server: Server, database: str, cancellation: Cancellation) -> Steps[None]:
     """Let the planner know the new data before anybody waits for its plans."""
-    with _session(server, database) as psql, cancellation.interrupting(psql.kill):
+    with _open_sessions(server, database, 1, cancellation) as (psql,):
         began = time.monotonic()
         yield Progress(0, None, 0, 0.0)
         with contextlib.suppress(InputClosed):
@@ -74,12 +88,24 @@ def analyze(server: Server, database: str, cancellation: Cancellation) -> Steps[
 
 
 @contextlib.contextmanager
-def _session(server: Server, database: str) -> Iterator[Dialogue]:
-    """A psql to be fed; whatever goes wrong, the server's side of it is ended too."""
+def _open_sessions(
+    server: Server, database: str, count: int, cancellation: Cancellation
+) -> Iterator[list[Dialogue]]:
+    """Some psql to be fed; whatever goes wrong, the server's side of them is ended too."""
     application = f"{LOAD_APPLICATION}-{secrets.token_hex(6)}"
     try:
-        with server.database(database).open_load(application) as psql:
-            yield psql
+        with contextlib.ExitStack() as opened:
+            psqls = [
+                opened.enter_context(server.database(database).open_load(application, sessions=count))
+                for _ in range(count)
+            ]
+
+            def kill() -> None:
+                for psql in psqls:
+                    psql.kill()
+
+            with cancellation.interrupting(kill):
+                yield psqls
     except BaseException as failure:
         try:
             server.end_application(application)
@@ -88,67 +114,68 @@ def _session(server: Server, database: str) -> Iterator[Dialogue]:
         raise
 
 
-def _load(loading: Loading, psql: Dialogue, cancellation: Cancellation) -> Steps[None]:
+def _load(loading: Loading, psqls: Sequence[Dialogue], cancellation: Cancellation) -> Steps[None]:
     text = LoadText(loading.restricted)
-    check = CopyCheck(text, loading.backup.rows)
+    sessions = Sessions(psqls, text, loading.backup.rows)
     with open_backup(loading.path) as file:
         _check_same(loading, file)
-        whole = False
-        with contextlib.suppress(InputClosed):  # it ended: how, it tells now
-            whole = yield from _feed(loading, file, psql, text, check)
-        finished = psql.finish(timeout=None)
-    cancellation.check()
-    if finished.status:
-        raise _failed(loading, finished)
-    if problem := check.finish():
+        try:
+            yield from _feed(loading, file, sessions, text)
+            for session in sessions.all:
+                _let_end(loading, session, cancellation)
+        except SessionEnded as ended:
+            _let_end(loading, ended.session, cancellation)
+            raise _differs(loading, "psql ended before it had loaded the last of it") from None
+        except LoadProblem as error:
+            raise _differs(loading, str(error)) from None
+    if problem := sessions.problem():
         raise _differs(loading, problem)
-    if not whole:
-        raise _differs(loading, "psql ended before it had loaded the last of it")
 
 
-def _feed(loading: Loading, file: BinaryIO, psql: Dialogue, text: LoadText, check: CopyCheck) -> Steps[bool]:
-    """All of the dump, through psql; returns whether psql has said that the last of it was done."""
+def _feed(loading: Loading, file: BinaryIO, sessions: Sessions, text: LoadText) -> Steps[None]:
+    """All of the dump, through psql."""
     digest = hashlib.sha256()
     length = 0
     began = told = time.monotonic()
+    finishing = False
     if loading.restricted:
-        psql.write(b"\\restrict %s\n" % secrets.token_hex(16).encode())
+        sessions.restrict()
     for number, block in enumerate(sql_blocks(file)):
         digest.update(block)
         length += len(block)
         if number == 0:
             block, left_out = adapt_header(block, loading.server_major)  # noqa: PLW2901  # the header is in the first
+            text.leave_out(len(left_out))
             if left_out:
                 yield Notice(
                     f"The server doesn't know {', '.join(left_out)} yet; the dump's settings of it are left out"
                 )
-        _hand_over(loading, psql, text.feed(block), check)
+        for piece in text.feed(block):
+            if piece.shared.share in _FINISHING and not finishing:
+                finishing = True
+                yield _FINISH
+            sessions.give(piece)
         if (now := time.monotonic()) - told >= _PROGRESS_SECONDS:
             told = now
             yield _progress(loading, length, text, now - began)
     _check_read(loading, length, digest.hexdigest())
-    _hand_over(loading, psql, text.finish(), check)
+    for piece in text.finish():
+        sessions.give(piece)
+    if not finishing:
+        yield _FINISH
     # An engine's client that is told to stop ends with 0: only psql's own word says that it got to the end.
-    token = secrets.token_hex(16).encode()
-    heard = psql.write(b"\n;SELECT '%s';\n" % token)
-    psql.end_input()
-    yield Step("finish-load", "Building what is left of indexes and constraints")
-    last = b""
-    while True:
-        _raise_for(loading, check.feed(heard))
-        last = (last + heard)[-2 * len(token) :]
-        if not (heard := psql.read()):
-            return token in last
+    sessions.finish()
 
 
-def _hand_over(loading: Loading, psql: Dialogue, pieces: list[memoryview], check: CopyCheck) -> None:
-    for piece in pieces:
-        _raise_for(loading, check.feed(psql.write(piece)))
-
-
-def _raise_for(loading: Loading, problem: str | None) -> None:
-    if problem:
-        raise _differs(loading, problem)
+def _let_end(loading: Loading, session: Session, cancellation: Cancellation) -> None:
+    """Hear a session to its end. Raise OperationFailed with what went wrong."""
+    with contextlib.suppress(SessionEnded):
+        while True:
+            session.hear()
+    finished = session.psql.finish(timeout=None)
+    cancellation.check()
+    if finished.status:
+        raise _failed(loading, session, finished)
 
 
 def _progress(loading: Loading, length: int, text: LoadText, elapsed: float) -> Progress:
@@ -188,7 +215,7 @@ def _differs(loading: Loading, problem: str) -> OperationFailed:
     return OperationFailed("rows-differ", f"{loading.backup.name} was not loaded whole: {problem}.", hint=hint)
 
 
-def _failed(loading: Loading, finished: Finished) -> ArcbackupdError:
+def _failed(loading: Loading, session: Session, finished: Finished) -> ArcbackupdError:
     """psql's error, which names the line of the dump, in one sentence."""
     line = next((line for line in finished.error.splitlines() if _ERROR.search(line)), None)
     if line is None:
@@ -197,7 +224,7 @@ def _failed(loading: Loading, finished: Finished) -> ArcbackupdError:
     if _DISK_FULL in line:
         return OperationFailed("disk-full", f"The database's disk is full: {said}.", hint="Free some space there.")
     where = _LINE.search(line)
-    place = f" at line {where[1]} of its SQL" if where else ""
+    place = f" at line {session.line_of_dump(int(where[1]))} of its SQL" if where else ""
     hint = "The dump doesn't fit this server (its version, its extensions), or holds an error of its own."
     return OperationFailed("load-failed", f"{loading.backup.name} can't be loaded: {said}{place}.", hint=hint)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 from arcbackupd.dumps.catalogue import Backup
@@ -18,6 +18,7 @@ from arcbackupd.operations.restore.replaced import ReplacedDatabases
 from arcbackupd.operations.restore.server import Server
 from arcbackupd.operations.restore.services import Services
 from arcbackupd.operations.take import TakeOutcome
+from arcbackupd.settings import Restore
 from arcbackupd.stack import Engine
 
 _log = get_logger()
@@ -41,7 +42,7 @@ class Work:
     replaced: ReplacedDatabases
     find: Callable[[str], tuple[Backup, Path]]
     snapshot: Snapshot
-    keep_replaced: timedelta
+    settings: Restore
     cancellation: Cancellation
     expect_starts: Callable[[], None] = lambda: None
     """Called before services are stopped: from then on starts of the backend are the restore's own."""
