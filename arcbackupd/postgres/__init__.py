@@ -25,6 +25,13 @@ its name commits synchronously, and with it everything written to the log before
 LOAD_MEMORY = 256
 """MB for building indexes, of all sessions together."""
 
+SEND_AUTOVACUUM_AWAY = """
+    SELECT pg_catalog.set_config('deadlock_timeout', '10ms', false)
+      FROM pg_catalog.pg_roles WHERE rolname = current_user AND rolsuper
+"""
+"""A session that waits for autovacuum ends it when deadlock_timeout is over, which is a second, and each foreign
+key would wait. Only a superuser may set it."""
+
 NOT_ACCEPTING = (
     "the database system is starting up",
     "the database system is shutting down",

@@ -14,6 +14,8 @@ import select
 import shlex
 import shutil
 import signal
+import sys
+import termios
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +33,8 @@ ERROR_LIMIT = 64 << 10
 _ROOM = 4 << 20
 _REAP_SECONDS = 5
 _PIPE_SIZE = 1 << 20
+_MUCH = _PIPE_SIZE // 2
+_DRAIN_MILLISECONDS = 2
 _ANY_STATUS = tuple(range(-64, 256))
 _INHERITED = (
     "PATH", "HOME", "DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH",
@@ -79,11 +83,11 @@ def run(command: Command, *, timeout: float, stdin: bytes = b"") -> Finished:
         os.lseek(source, 0, os.SEEK_SET)
         process = _start(command, source, output, error)
         try:
-            process.wait(timeout=timeout)
+            _wait(process, timeout)
         except sh.TimeoutException:
             _kill(process)
             with contextlib.suppress(sh.TimeoutException):
-                process.wait(timeout=_REAP_SECONDS)
+                _wait(process, _REAP_SECONDS)
             raise _timed_out(command, f"did not end within {timeout:g} s") from None
         if _written(output) > OUTPUT_LIMIT:
             raise _too_much(command)
@@ -109,7 +113,7 @@ class _Running:
     def finish(self, *, timeout: float | None) -> Finished:
         """Wait for its end after the last byte, for ever without a limit. Raise TimedOut when it doesn't come."""
         try:
-            self._process.wait(timeout=timeout)
+            _wait(self._process, timeout)
         except sh.TimeoutException:
             self.kill()
             raise _timed_out(self._command, "did not end after its last byte") from None
@@ -219,10 +223,14 @@ class Dialogue(_Running):
     def write(self, data: bytes | memoryview) -> bytes:
         """Hand over all of it; return what was answered meanwhile. Raise InputClosed when it reads no more."""
         view, heard = memoryview(data), []
-        self._poll.register(self._feed, select.POLLOUT)
+        self._poll.register(self._feed, 0)
         try:
             while view:
-                for descriptor, event in self._poll.poll():
+                # A full pipe has room again for every page that is read: to fill each at once costs both sides more
+                # than the page. Nothing tells when there is room for many, so that is looked at by and by.
+                wait = self.backlog > _MUCH
+                self._poll.modify(self._feed, 0 if wait else select.POLLOUT)
+                for descriptor, event in self._poll.poll(_DRAIN_MILLISECONDS if wait else None):
                     if descriptor == self._answers:
                         heard.append(self._hear())
                     elif event & select.POLLERR:
@@ -235,6 +243,11 @@ class Dialogue(_Running):
         finally:
             self._poll.unregister(self._feed)
         return b"".join(heard)
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that were handed over and that nobody has read yet."""
+        return int.from_bytes(fcntl.ioctl(self._feed, termios.FIONREAD, bytes(4)), sys.byteorder)
 
     def end_input(self) -> None:
         """There is nothing more to hand over."""
@@ -305,6 +318,26 @@ def _start(command: Command, stdin: int, stdout: int, stderr: int) -> sh.Running
 def _environment(command: Command) -> dict[str, str]:
     inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
     return {"PATH": os.defpath, "HOME": "/nonexistent", **inherited, "LC_ALL": "C.UTF-8", **command.environment}
+
+
+def _wait(process: sh.RunningCommand, timeout: float | None) -> None:
+    """Wait for its end. Raise sh.TimeoutException when it doesn't come."""
+    if timeout is not None:
+        # sh would look ten times a second, and most of what we run takes less than a tenth.
+        with contextlib.suppress(OSError), _process_file(process.pid) as descriptor:
+            poll = select.poll()
+            poll.register(descriptor, select.POLLIN)
+            timeout = None if poll.poll(timeout * 1000) else 0
+    process.wait(timeout=timeout)
+
+
+@contextlib.contextmanager
+def _process_file(pid: int) -> Iterator[int]:
+    descriptor = os.pidfd_open(pid)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _kill(process: sh.RunningCommand) -> None:

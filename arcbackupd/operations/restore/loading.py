@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -22,7 +22,14 @@ from arcbackupd.errors import ArcbackupdError, OperationFailed
 from arcbackupd.operations.cancellation import Cancellation
 from arcbackupd.operations.events import Notice, Progress, Step, Steps
 from arcbackupd.operations.restore.server import Server
-from arcbackupd.operations.restore.sessions import LARGE_ROWS, LoadProblem, Session, SessionEnded, Sessions
+from arcbackupd.operations.restore.sessions import (
+    LARGE_ROWS,
+    PATIENCE,
+    LoadProblem,
+    Session,
+    SessionEnded,
+    Sessions,
+)
 from arcbackupd.postgres import LOAD_APPLICATION
 from arcbackupd.stack.process import Dialogue, Finished, InputClosed
 
@@ -55,7 +62,12 @@ class Loading:
 
 def load(loading: Loading, cancellation: Cancellation) -> Steps[None]:
     """Load it whole. Raise OperationFailed when anything of it isn't what it should be; nothing is undone then."""
-    with _open_sessions(loading.server, loading.database, loading.sessions, cancellation) as psqls:
+    database = loading.server.database(loading.database)
+
+    def start(application: str) -> Dialogue:
+        return database.open_load(application, sessions=loading.sessions)
+
+    with _open_sessions(loading.server, start, loading.sessions, cancellation) as psqls:
         try:
             first, *_ = [psql.begin() for psql in psqls]
             if first:
@@ -72,12 +84,15 @@ def load(loading: Loading, cancellation: Cancellation) -> Steps[None]:
 
 def analyze(server: Server, database: str, cancellation: Cancellation) -> Steps[None]:
     """Let the planner know the new data before anybody waits for its plans."""
-    with _open_sessions(server, database, 1, cancellation) as (psql,):
+
+    def start(application: str) -> Dialogue:
+        return Dialogue(server.database(database).load_command(application))
+
+    with _open_sessions(server, start, 1, cancellation) as (psql,):
         began = time.monotonic()
         yield Progress(0, None, 0, 0.0)
         with contextlib.suppress(InputClosed):
-            psql.begin()
-            psql.write(b"ANALYZE;\n")
+            psql.write(PATIENCE + b"ANALYZE;\n")
         psql.end_input()
         while psql.read():
             yield Progress(0, None, 0, round(time.monotonic() - began, 3))
@@ -89,16 +104,16 @@ def analyze(server: Server, database: str, cancellation: Cancellation) -> Steps[
 
 @contextlib.contextmanager
 def _open_sessions(
-    server: Server, database: str, count: int, cancellation: Cancellation
+    server: Server, start: Callable[[str], Dialogue], count: int, cancellation: Cancellation
 ) -> Iterator[list[Dialogue]]:
-    """Some psql to be fed; whatever goes wrong, the server's side of them is ended too."""
+    """Some psql to be fed, known to the server by the name they are started with.
+
+    Whatever goes wrong, the server's side of them is ended too.
+    """
     application = f"{LOAD_APPLICATION}-{secrets.token_hex(6)}"
     try:
         with contextlib.ExitStack() as opened:
-            psqls = [
-                opened.enter_context(server.database(database).open_load(application, sessions=count))
-                for _ in range(count)
-            ]
+            psqls = [opened.enter_context(start(application)) for _ in range(count)]
 
             def kill() -> None:
                 for psql in psqls:
@@ -138,8 +153,7 @@ def _feed(loading: Loading, file: BinaryIO, sessions: Sessions, text: LoadText) 
     length = 0
     began = told = time.monotonic()
     finishing = False
-    if loading.restricted:
-        sessions.restrict()
+    sessions.begin(restricted=loading.restricted)
     for number, block in enumerate(sql_blocks(file)):
         digest.update(block)
         length += len(block)

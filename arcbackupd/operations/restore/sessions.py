@@ -13,13 +13,15 @@ from collections.abc import Mapping, Sequence
 
 from arcbackupd.dumps.loading import CopiedTable, CopyCheck, LoadedRows, LoadText, Piece
 from arcbackupd.dumps.sharing import Share
+from arcbackupd.postgres import SEND_AUTOVACUUM_AWAY
 from arcbackupd.stack.process import Dialogue, InputClosed
 
+PATIENCE = f"{SEND_AUTOVACUUM_AWAY};\n".encode()
 LARGE_ROWS = 50_000
 """Rows of a table from which on it is worth to share the work on it."""
 _TAIL = 64 << 10
-_VALIDATIONS = 1000
-"""Foreign keys that may wait for their validation."""
+_HELD = 1000
+"""Statements of a run that may be held back."""
 _IS_PLAIN = (
     b"SELECT pg_catalog.bool_or(relkind = 'r' AND NOT relhasindex AND NOT relhastriggers AND NOT relhasrules)"
     b" FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass('%s')"
@@ -123,12 +125,14 @@ class Sessions:
         self._copying = [0]
         self._turn = 0
         self._run: Share | None = None
-        self._validations: list[Piece] = []
+        self._held: list[Piece] = []
 
-    def restrict(self) -> None:
-        """Let them refuse all commands of psql's own."""
+    def begin(self, *, restricted: bool) -> None:
+        """Let them refuse all commands of psql's own, if they can, and not wait for autovacuum."""
         for session in self.all:
-            session.write_rows(b"\\restrict %s\n" % secrets.token_hex(16).encode(), 1)
+            if restricted:
+                session.write_rows(b"\\restrict %s\n" % secrets.token_hex(16).encode(), 1)
+            session.write_rows(PATIENCE, PATIENCE.count(b"\n"))
 
     def give(self, piece: Piece) -> None:
         """Hand over the next piece of the dump."""
@@ -174,7 +178,7 @@ class Sessions:
     def _is_large(self, table: str) -> bool:
         return bool(self._helpers) and self._expected.get(table, 0) >= LARGE_ROWS
 
-    # Rows, from one newline to another to each session in turn.
+    # Rows, from one newline to another, to the session that has least to do.
 
     def _begin_rows(self, piece: Piece) -> None:
         assert piece.copied is not None
@@ -202,7 +206,7 @@ class Sessions:
         elif end := _after_last_newline(piece.text):
             self._note_rows(piece)
             self.all[self._turn].write_rows(piece.text[:end], piece.lines)
-            self._turn = (self._turn + 1) % len(self.all)
+            self._turn = min(self._copying, key=lambda number: self.all[number].psql.backlog)
             self.all[self._turn].write_rows(piece.text[end:], 0)
         else:
             self.all[self._turn].write_rows(piece.text, 0)
@@ -213,33 +217,33 @@ class Sessions:
             self._copies[self._turn][-1].rows += piece.lines
             piece.copied.elsewhere += piece.lines
 
-    # Runs of statements that any session may be given.
+    # Runs of statements that any session may be given: those of the largest tables first, so that none comes last.
 
     def _give_statement(self, piece: Piece, share: Share) -> None:
         large = self._is_large(piece.table)
-        if large and self._run is not share:
+        if self._run is not share and not large:
+            self._in_order(piece)
+            return
+        if self._run is not share:
             self._end_run()
             self._wait(self.all)
             self._run = share
-        if self._run is not share:
-            self._in_order(piece)
-        elif not large:
+        if not large:
             self._write(0, piece)
-        elif share is not Share.FOREIGN_KEY:
-            self._hand_out(piece.text, piece)
-        else:
+            return
+        if share is Share.FOREIGN_KEY:
             self._first.write(piece.shared.unvalidated, origin=piece.line, lines=piece.lines)
-            self._validations.append(piece)
-            if len(self._validations) == _VALIDATIONS:
-                self._end_run()
+        self._held.append(piece)
+        if len(self._held) == _HELD:
+            self._end_run()
 
     def _end_run(self) -> None:
-        """Begin what waits for the end of a run; it need not be done yet."""
-        if self._validations:
+        """Begin what was held back; it need not be done yet."""
+        if self._held and self._run is Share.FOREIGN_KEY:
             self._wait([self._first])
-        for piece in self._validations:
-            self._hand_out(piece.shared.validation, piece)
-        self._validations.clear()
+        for piece in sorted(self._held, key=lambda piece: -self._expected[piece.table]):
+            self._hand_out(piece.shared.validation or piece.text, piece)
+        self._held.clear()
         self._run = None
 
     def _hand_out(self, statement: bytes | memoryview, piece: Piece) -> None:
