@@ -149,7 +149,7 @@ class LoadText:
         if setting := sqltext.setting(head):
             self._heed(*setting)
         copy = sqltext.copy_header(head)
-        if copy is None and opening.startswith(b"COPY "):
+        if copy is None and sqltext.is_copy(head):
             raise RefusedText("a COPY of other data than its own, which pg_dump never writes")
         if copy:
             self.copies.append(CopiedTable(sqltext.decode(copy.table, self._codec)))
@@ -182,7 +182,8 @@ class LoadText:
     def content(self, piece: memoryview) -> None:
         """This may go on."""
         if piece:
-            shared = self._next
+            # What it breaks off in goes on in the next one: nothing may come between.
+            shared = _ALONE if self._next is _TEXT and self._lexer.place else self._next
             lines = self._lines_of_data if shared.share is Share.ROWS else bytes(piece).count(b"\n")
             copied = self.copies[-1] if shared.share in _OF_COPY else None
             table = sqltext.decode(shared.table, self._codec)

@@ -22,7 +22,7 @@ class Share(Enum):
     """Who may be given a piece of a dump, and when."""
 
     TEXT = auto()
-    """The first session, at any time: no statement ends in it."""
+    """The first session, at any time: white space and comments."""
     ALONE = auto()
     """The first session, when all before it is done; nothing after it before it is."""
     EVERYWHERE = auto()
@@ -68,9 +68,13 @@ _RELATED = re.compile(rb"\b(?:PARTITION|INHERITS?)\b")
 _CARELESS = frozenset({b"ALTER", b"COMMENT", b"COPY", b"CREATE", b"DROP", b"GRANT", b"REFRESH", b"REVOKE",
                        b"SECURITY"})  # fmt: skip
 """First words of what leaves nothing in the session."""
-_FUNCTIONS = re.compile(rb"SELECT pg_catalog\.(?:setval|lo_\w+|lowrite)\(")
-_SETTINGS = re.compile(rb"SET \w+ = |SELECT pg_catalog\.set_config\(")
-_HARMLESS_NAME = re.compile(rb"[^'\\]+")
+_ARGUMENTS = rb"\((?:[^()']|'[^']*')*+\)\Z"
+_FUNCTIONS = re.compile(rb"SELECT pg_catalog\.(?:setval|lo_\w+|lowrite)" + _ARGUMENTS)
+_SETTINGS = re.compile(rb"SET \w+ = [^;]*\Z|SELECT pg_catalog\.set_config" + _ARGUMENTS)
+_TABLES = frozenset({b"CREATE TABLE", b"CREATE UNLOGGED", b"CREATE FOREIGN", b"ALTER TABLE", b"ALTER FOREIGN"})
+_PASSING = frozenset({b"CREATE TEMP", b"CREATE TEMPORARY", b"CREATE LOCAL", b"CREATE GLOBAL"})
+_QUALIFIED = re.compile(_TABLE)
+_HARMLESS_NAME = re.compile(rb"[^'\\\n]+")
 
 
 class Sharing:
@@ -94,12 +98,11 @@ class Sharing:
         if _SETTINGS.match(head):
             return Shared(Share.EVERYWHERE)
         word = verb.partition(b" ")[0]
-        if word not in _CARELESS and not _FUNCTIONS.match(head):
+        if (word not in _CARELESS and not _FUNCTIONS.match(head)) or verb in _PASSING:
             self.distrust()
-        elif word == b"COPY":
-            copy = sqltext.copy_header(head)
-            return _of_table(Share.COPY, copy.table) if copy and b"." in copy.table else _ALONE
-        elif verb in (b"CREATE TABLE", b"ALTER TABLE"):
+        elif copy := sqltext.copy_header(head):
+            return _of_table(Share.COPY, copy.table)
+        elif verb in _TABLES:
             self._related = self._related or _RELATED.search(head) is not None
             return _ALONE if self._related else _constraint(head)
         elif index := _INDEX.match(head):
@@ -117,7 +120,7 @@ _ALONE = Shared(Share.ALONE)
 
 
 def _of_table(share: Share, table: bytes) -> Shared:
-    return Shared(share, table) if _HARMLESS_NAME.fullmatch(table) else _ALONE
+    return Shared(share, table) if _QUALIFIED.fullmatch(table) and _HARMLESS_NAME.fullmatch(table) else _ALONE
 
 
 def _constraint(head: bytes) -> Shared:

@@ -11,7 +11,8 @@ _NAME = rb"%(i)s(?:\s*\.\s*%(i)s)*" % {b"i": IDENTIFIER}
 _LIST = rb"%(i)s(?:\s*,\s*%(i)s)*" % {b"i": IDENTIFIER}
 _IDENTIFIER = re.compile(IDENTIFIER)
 _COMMENTS = re.compile(rb'("(?:[^"]|"")*+")|--[^\r\n]*+|/\*.*?(?:\*/|\Z)', re.DOTALL)
-_COPY = re.compile(rb"COPY\s+(%s)\s*(?:\(\s*(%s)\s*\)\s*)?FROM\s+STDIN\b" % (_NAME, _LIST), re.IGNORECASE)
+_COPY = re.compile(rb"COPY\s*(%s)\s*(?:\(\s*(%s)\s*\)\s*)?FROM\s+STDIN\b" % (_NAME, _LIST), re.IGNORECASE)
+_COPY_WORD = re.compile(rb"COPY(?![A-Za-z0-9_$\x80-\xff])", re.IGNORECASE)
 _SETTING = re.compile(rb"SET\s+(\w+)\s*(?:=|\bTO\b)\s*'?([A-Za-z0-9_-]+)", re.IGNORECASE)
 _QUOTED_IDENTIFIER = re.compile(rb'"(?:[^"]|"")*+"')
 _MASKED = re.compile(rb'"(\d+)"')
@@ -47,9 +48,14 @@ class CopyHeader:
     columns: tuple[bytes, ...]
 
 
+def is_copy(head: bytes) -> bool:
+    """Whether a statement is a COPY of any kind."""
+    return _COPY_WORD.match(head) is not None
+
+
 def copy_header(head: bytes) -> CopyHeader | None:
     """Understand a statement as a COPY whose data follow; ``None`` for any other statement."""
-    if head[:4].upper() != b"COPY":
+    if not is_copy(head):
         return None
     match = _COPY.match(_without_comments(head))
     if match is None:

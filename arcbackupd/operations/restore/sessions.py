@@ -66,18 +66,24 @@ class Session:
 
     def write_rows(self, text: bytes | memoryview, lines: int) -> None:
         """Give it rows, whole lines or not, wherever they stand in the dump."""
+        self._token = b""
+        self._hand_over(text, lines)
+
+    def ask(self, question: bytes = b"SELECT true") -> None:
+        """Ask it something in SQL; it answers `t` or something else, when it has done what it was given before."""
+        self._token = secrets.token_hex(16).encode()
+        self._answer = self._said = b""
+        # Behind rows and an empty statement a psql of 18 answers nothing any more: none may stand before it.
+        answer = b"'%s ' || coalesce((%s)::pg_catalog.text, 'unknown')" % (self._token, question)
+        self._hand_over(b"\nSELECT %s;\n" % answer, 2)
+
+    def _hand_over(self, text: bytes | memoryview, lines: int) -> None:
         self._line += lines
         self.done = False
         try:
             self._heed(self.psql.write(text))
         except InputClosed:
             raise SessionEnded(self) from None
-
-    def ask(self, question: bytes = b"SELECT true") -> None:
-        """Ask it something in SQL; it answers `t` or something else, when it has done what it was given before."""
-        self._token = secrets.token_hex(16).encode()
-        self._answer = self._said = b""
-        self.write_rows(b"\n;SELECT '%s ' || (%s)::pg_catalog.text;\n" % (self._token, question), 2)
 
     def hear(self) -> None:
         """Wait for some of what it says. Raise SessionEnded at its end, LoadProblem."""
@@ -87,7 +93,7 @@ class Session:
 
     @property
     def asked(self) -> bool:
-        """Whether it hasn't answered yet."""
+        """Whether it was asked last of all, and hasn't answered yet."""
         return self._token != b""
 
     @property
@@ -140,6 +146,7 @@ class Sessions:
             case Share.TEXT:
                 self._write(0, piece)
             case Share.EVERYWHERE:
+                self._end_run()
                 for number in range(len(self.all)):
                     self._write(number, piece)
             case Share.ALONE:
@@ -250,14 +257,15 @@ class Sessions:
         """Give a statement to a session that has time."""
         while not (free := [session for session in self.all if not session.asked]):
             self._hear(self.all)
-        free[-1].write(statement, origin=piece.line, lines=piece.lines)
+        free[-1].write(statement, origin=piece.line, lines=bytes(statement).count(b"\n"))
         free[-1].ask()
 
     def _wait(self, sessions: Sequence[Session]) -> None:
         """Wait until sessions have done all that they were given."""
         waiting = [session for session in sessions if not session.done]
         for session in waiting:
-            session.ask()
+            if not session.asked:
+                session.ask()
         while waiting := [session for session in waiting if not session.done]:
             self._hear(waiting)
 
