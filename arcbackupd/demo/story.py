@@ -56,7 +56,7 @@ def _story(observatory: Observatory) -> None:
     observatory.start_daemon()
     _say("The backend boots. The daemon sees it and takes a dump")
     observatory.start_backend()
-    observatory.wait_for_backups(1)
+    observatory.wait_for_boot_dump()
     observatory.ctl("list")
     observatory.ctl("inspect", "1")
     _say("An observer adds data; a second dump, by hand")
@@ -204,13 +204,13 @@ class Observatory:
         print("$ ls -lis db_backups", flush=True)
         subprocess.run(["ls", "-lis", str(backups)], check=True)
 
-    def wait_for_backups(self, count: int) -> None:
+    def wait_for_boot_dump(self) -> None:
         """Wait until so many are published. Raise DemoFailed when they don't come."""
         from arcbackupd.control.client import Connection
 
         deadline = time.monotonic() + _BOOT_SECONDS
         with Connection(str(self._socket)) as daemon:
-            while len(daemon.call("List")["backups"]) < count:
+            while all(backup["reason"] != "boot" for backup in daemon.call("List")["backups"]):
                 if time.monotonic() > deadline:
                     raise DemoFailed("the dump of the backend's boot didn't come")
                 time.sleep(0.2)
