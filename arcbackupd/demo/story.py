@@ -205,7 +205,7 @@ class Observatory:
         subprocess.run(["ls", "-lis", str(backups)], check=True)
 
     def wait_for_boot_dump(self) -> None:
-        """Wait until so many are published. Raise DemoFailed when they don't come."""
+        """Wait until it is published. Raise DemoFailed when it does not come."""
         from arcbackupd.control.client import Connection
 
         deadline = time.monotonic() + _BOOT_SECONDS
