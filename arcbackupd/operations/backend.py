@@ -5,10 +5,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
 
 from arcbackupd.dumps.compatibility import BACKEND_NOT_RUNNING, parse_showmigrations_plan
 from arcbackupd.errors import ArcbackupdError
+from arcbackupd.files import write_atomically
 from arcbackupd.log import get_logger
 from arcbackupd.stack import ContainerRun, Engine
 from arcbackupd.stack.process import run
@@ -27,12 +32,22 @@ class CodeMigrations:
     why_unknown: str = ""
 
 
+class _Answer(BaseModel):
+    """What a run of the backend's container answered, also to an earlier daemon."""
+
+    identity: str
+    command: tuple[str, ...]
+    migrations: tuple[str, ...]
+
+
 class Backend:
     """Asks ``showmigrations`` once per run of the backend. Blocking; safe to use from several threads."""
 
-    def __init__(self, engine: Engine, manage: tuple[str, ...]) -> None:
+    def __init__(self, engine: Engine, manage: tuple[str, ...], memory: Path) -> None:
+        """``memory`` is the file that remembers the last answer; it can be lost at any time."""
         self._engine = engine
         self._command = (*manage, "showmigrations", "--plan")
+        self._memory = memory
         self._lock = threading.Lock()
         self._run: ContainerRun | None = None
         self._run_seen_at = -_SAME_RUN_SECONDS
@@ -67,11 +82,30 @@ class Backend:
             known, asked_at = self._asked.get(present.identity, (None, 0.0))
             if known and (known.names is not None or time.monotonic() - asked_at < _RETRY_SECONDS):
                 return known
-            if self.is_held():
-                return CodeMigrations(None, "the backend stands still until its dump is taken")
-            answer = self._ask()
+            answer = self._recall(present)
+            if answer is None:
+                if self.is_held():
+                    return CodeMigrations(None, "the backend stands still until its dump is taken")
+                answer = self._ask()
+                self._remember(present, answer)
             self._asked = {present.identity: (answer, time.monotonic())}
             return answer
+
+    def _recall(self, present: ContainerRun) -> CodeMigrations | None:
+        try:
+            answer = _Answer.model_validate_json(self._memory.read_bytes())
+        except (OSError, ValidationError):  # lost or of another version: it is asked
+            return None
+        same = (answer.identity, answer.command) == (present.identity, self._command)
+        return CodeMigrations(answer.migrations) if same else None
+
+    def _remember(self, present: ContainerRun, answer: CodeMigrations) -> None:
+        """A container's start has a time; that of a process on the host could come again."""
+        if answer.names is None or not present.container:
+            return
+        told = _Answer(identity=present.identity, command=self._command, migrations=answer.names)
+        with suppress(OSError):  # the next daemon asks again
+            write_atomically(self._memory, told.model_dump_json().encode())
 
     def _ask(self) -> CodeMigrations:
         try:

@@ -69,7 +69,7 @@ class Backups:
         self._noticed: set[str] = set()
         self.host = host
         """Identity of this host, as manifests have it."""
-        self.backend = Backend(engine, settings.engine.manage)
+        self.backend = Backend(engine, settings.engine.manage, settings.state_dir / "migrations.json")
         """The backend whose migrations decide on compatibility."""
         self.catalogue = catalogue
         """What is known of the files."""

@@ -105,6 +105,28 @@ def test_scheduled_dumps_come_and_unchanged_ones_take_no_space(stack: ArcsecondS
 # What list and inspect tell
 
 
+def test_a_daemon_that_starts_knows_what_the_backend_told_the_one_before(stack16: ArcsecondStack) -> None:
+    """A run of the backend is asked for its migrations once, also by several daemons; its next run anew."""
+    with Daemon(stack16, **SOON) as daemon:
+        daemon.wait_boot_dumps(1)
+        assert [row["status"] for row in daemon.listed()] == ["compatible"]
+        program = stack16.app / "manage.py"
+        hidden = program.rename(program.with_suffix(".hidden"))
+        try:
+            daemon.restart()
+            assert [row["status"] for row in daemon.listed()] == ["compatible"]
+        finally:
+            hidden.rename(program)
+        migration = stack16.add_migration()
+        try:
+            stack16.restart_backend()
+            daemon.wait_boot_dumps(2)
+            assert [row["status"] for row in daemon.listed()][-1] == "older-snapshot"
+        finally:
+            stack16.manage("migrate", "targets", "0003_object_class_index")
+            stack16.remove_migration(migration)
+
+
 def test_badges_follow_the_running_code(stack: ArcsecondStack) -> None:
     """The same dump is compatible, an older snapshot or incompatible, as the backend's code goes on and back."""
     with Daemon(stack) as daemon:

@@ -16,7 +16,7 @@ from arcbackupd.stack.process import Command, run
 NOT_UP = "services-not-up"
 """Code of the error that services which were started don't come up; everything else about them may pass."""
 _COMMAND_SECONDS = 600
-_LOOK_SECONDS = 0.5
+_LOOK_SECONDS = 0.2
 _SETTLED_SECONDS = 5.0
 """How long a service without a health check must have run without a new start to count as up."""
 _PROGRESS_SECONDS = 1.0
