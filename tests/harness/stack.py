@@ -72,12 +72,13 @@ class ArcsecondStack:
         healthcheck: bool = False,
         base_dir: Path | None = None,
         postgres_args: Sequence[str] = ("-c", "fsync=off"),
+        database_options: Sequence[str] = (),
     ) -> None:
         """Plan a stack.
 
         `base_dir` is where the install directory is made; whoever runs the daemon must reach it.
         `healthcheck` gives the backend a probe of the engine's, each second (Docker only:
-        podman's needs systemd).
+        podman's needs systemd). `database_options` are further ones of the engine's for the database's container.
         """
         suffix = secrets.token_hex(4)
         self.engine = engine
@@ -92,6 +93,7 @@ class ArcsecondStack:
         self._healthcheck = healthcheck
         self._base_dir = base_dir
         self._postgres_args = list(postgres_args)
+        self._database_options = list(database_options)
         self._directory: Path | None = None
 
     # Where things are
@@ -187,6 +189,7 @@ class ArcsecondStack:
                 "SIGINT",
                 "--shm-size",
                 "128m",
+                *self._database_options,
             ],
             ["postgres", *self._postgres_args],
         )
