@@ -102,11 +102,14 @@ class PartialDump:
             self._thread.join()
 
     def _work(self) -> None:
-        self._niceness.adopt()
-        self._attempt(reserved_member)
+        self._attempt(self._begin)
         for block in iter(self._blocks.get, None):
             self._attempt(lambda block=block: self._compressor.compress(block))  # type: ignore[misc]
         self._attempt(self._compressor.flush)
+
+    def _begin(self) -> bytes:
+        self._niceness.adopt()
+        return reserved_member()
 
     def _attempt(self, produce: Callable[[], bytes]) -> None:
         """After an error the queue is only emptied: whoever fills it must not wait for us."""

@@ -463,3 +463,18 @@ def test_entries_of_a_directory_can_be_made_durable(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError):
         make_durable(tmp_path / "file")
+
+
+def test_a_compressing_thread_that_cannot_begin_makes_no_complete_dump(tmp_path: Path) -> None:
+    broken = Niceness(cpu=None)  # type: ignore[arg-type]
+    with PartialDump(tmp_path, NAME, level=1, rights=FileRights(), niceness=broken) as dump:
+        with pytest.raises(TypeError):
+            _fill(dump)
+        with pytest.raises(TypeError):
+            dump.complete()
+    assert names(tmp_path) == []
+
+
+def _fill(dump: PartialDump) -> None:
+    for _ in range(1000):  # more than are queued
+        dump.write(SMALL)
