@@ -172,9 +172,8 @@ class Retention(Section):
 
 
 class Restore(Section):
-    """Sessions that load at the same time, how long what was replaced is kept, and services may take to come up."""
+    """How long what was replaced is kept, and services may take to come up."""
 
-    jobs: Annotated[int, Field(ge=1, le=8)] = 1
     keep_replaced: Duration = timedelta(hours=24)
     services_timeout: Duration = timedelta(minutes=10)
 

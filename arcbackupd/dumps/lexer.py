@@ -37,7 +37,6 @@ _QUOTE_OR_BACKSLASH = re.compile(rb"['\\]")
 _COMMENT_EDGE = re.compile(rb"/\*|\*/")
 _ROUTINE = re.compile(rb"CREATE\s+(?:OR\s+REPLACE\s+)?(?:FUNCTION|PROCEDURE)\s", re.IGNORECASE)
 _BLOCK_WORD = re.compile(rb"(?<![A-Za-z0-9_$\x80-\xff])(BEGIN|CASE|END)(?![A-Za-z0-9_$\x80-\xff])", re.IGNORECASE)
-_STATEMENT_LINE_END = b";\n"
 _COPY_END = b"\n\\."
 _COPY_END_AFTER_LINE = re.compile(re.escape(_COPY_END))
 """In rows the engine of `re` is twice as fast as `bytes.find`."""
@@ -55,10 +54,7 @@ class Reader(Protocol):
         """A backslash command between statements; answer whether it is content, or a token of this very dump."""
 
     def statement(self, head: bytes) -> bool:
-        """A statement without its ``;``, cut at HEAD_LIMIT; answer whether rows of COPY data follow.
-
-        It is handed on with what stands around it, or else by itself: see `Lexer.part`.
-        """
+        """A statement without its ``;``, cut at HEAD_LIMIT; answer whether rows of COPY data follow."""
 
     def data(self, buffer: bytes, start: int, end: int) -> None:
         """A piece of COPY data, from ``start`` to ``end``; all of them together end with a newline."""
@@ -76,18 +72,16 @@ class Reader(Protocol):
 class Lexer:
     """Feed it the text with `feed`, then call `finish`; it calls the reader. `place` says where the text stands."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: Reader, before_statement: Callable[[], None] | None = None) -> None:
+        """``before_statement`` is called wherever one begins, when all that stands before it was handed on."""
         self._reader = reader
+        self._before_statement = before_statement
         self._state: Callable[[bytes, int], int] = self._between
         self._carry = b""
         self._content_from = 0
         self._head = bytearray()
         self._head_from = 0
         self._in_statement = False
-        self._buffer = b""
-        self._statement_from: int | None = None
-        self._parted_at = 0
-        self._rows_apart = False
         self._parentheses = 0
         self._blocks = 0
         self._dollar_tag = b""
@@ -107,9 +101,8 @@ class Lexer:
 
     def feed(self, block: bytes) -> None:
         """Read the next block."""
-        buffer = self._buffer = self._carry + block if self._carry else block
+        buffer = self._carry + block if self._carry else block
         position = self._content_from = self._head_from = 0
-        self._statement_from = None
         while position < len(buffer):
             reached = self._state(buffer, position)
             if reached == _MORE:
@@ -119,19 +112,6 @@ class Lexer:
             self._keep_head(buffer, position)
         self._hand_content(buffer, position)
         self._carry = buffer[position:]
-        self._buffer = b""
-
-    def part(self) -> bool:
-        """In `Reader.statement`: hand on what stands before it, then it by itself, its whole last line with it.
-
-        So will be the rows that follow, and the line that ends them. Return False, and part nothing, where a piece
-        of it was handed on already, or its line goes on.
-        """
-        if self._statement_from is None or not self._buffer.startswith(_STATEMENT_LINE_END, self._head_from):
-            return False
-        self._hand_content(self._buffer, self._statement_from)
-        self._parted_at = self._head_from + len(_STATEMENT_LINE_END)
-        return True
 
     def finish(self) -> None:
         """The text ends here: what was held back is handed on."""
@@ -163,7 +143,7 @@ class Lexer:
             return self._begin_block_comment(start)
         if two[:1] == b"\\":
             return self._command(buffer, start)
-        return self._begin_statement(start)
+        return self._begin_statement(buffer, start)
 
     def _comment_between(self, buffer: bytes, position: int) -> int:
         end = _LINE_END.search(buffer, position)
@@ -190,9 +170,12 @@ class Lexer:
 
     # Statements.
 
-    def _begin_statement(self, position: int) -> int:
+    def _begin_statement(self, buffer: bytes, position: int) -> int:
+        if self._before_statement:
+            self._hand_content(buffer, position)
+            self._before_statement()
         self._head.clear()
-        self._head_from = self._statement_from = position
+        self._head_from = position
         self._in_statement = True
         self._parentheses = self._blocks = 0
         return self._enter(self._statement, position)
@@ -227,10 +210,6 @@ class Lexer:
         self._keep_head(buffer, start)
         self._in_statement = False
         copy = self._reader.statement(bytes(self._head))
-        if self._parted_at:
-            self._hand_content(buffer, self._parted_at)
-        self._rows_apart = copy and self._parted_at > 0
-        self._parted_at = 0
         return self._enter(self._rest_of_copy_line if copy else self._between, start + 1)
 
     def _keep_head(self, buffer: bytes, end: int) -> None:
@@ -384,7 +363,7 @@ class Lexer:
     def _copy_data(self, buffer: bytes, position: int) -> int:
         if self._line_start:
             if end := _COPY_END_LINE.match(buffer, position):
-                return self._end_of_copy(buffer, end[0], end.end())
+                return self._end_of_copy(end[0], end.end())
             if _COPY_END_LINE_BEGUN.match(buffer, position):
                 return _MORE
             self._line_start = False
@@ -398,14 +377,10 @@ class Lexer:
         self._reader.data(buffer, position, held)
         return held
 
-    def _end_of_copy(self, buffer: bytes, line: bytes, position: int) -> int:
+    def _end_of_copy(self, line: bytes, position: int) -> int:
         if b"\r" in line:  # psql ends the data here all the same
             self._reader.misplaced("data that end with a carriage return")
-        if self._rows_apart:
-            self._hand_content(buffer, position - len(line))
         self._reader.end_of_data()
-        if self._rows_apart:
-            self._hand_content(buffer, position)
         return self._enter(self._between, position)
 
     _TOKENS: ClassVar[dict[bytes, Callable[[Lexer, bytes, int, int], int]]] = {

@@ -3,17 +3,19 @@
 Loading a dump is running a program: ``\\!`` in one runs a shell. psql that knows ``\\restrict`` is told by us, with
 a key of our own, to refuse all commands; the dump's own ``\\restrict`` and ``\\unrestrict`` stay out. Any other
 command outside COPY data makes the dump refused here already, which is all there is for an older psql.
+
+How psql reads a line depends on two settings of its session, which all that a dump runs may change, its functions
+too. So an older psql is told them anew before each statement: it then reads the text as it was read here.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from arcbackupd.dumps import sqltext
 from arcbackupd.dumps.lexer import Lexer
-from arcbackupd.dumps.sharing import Share, Shared, Sharing
 
 _OF_SERVER = frozenset({b"CREATE DATABASE", b"DROP DATABASE", b"ALTER DATABASE", b"ALTER SYSTEM"})
 """What ``pg_dump --create --clean`` writes too: with it, loading beside the live database would drop that one."""
@@ -31,9 +33,13 @@ _AMBIGUOUS = frozenset({"sjis", "shiftjis2004", "big5", "gbk", "gb18030", "uhc",
                         "windows950"})  # fmt: skip
 """Client encodings whose characters may have a backslash as their second byte, which the lexer takes for one."""
 
+_SETTERS = (b"SET ", b"SELECT ")
+_READING = re.compile(rb"client_encoding|standard_conforming_strings|\bNAMES\b", re.IGNORECASE)
+"""What changes how psql reads a line."""
 
-_TEXT, _ALONE, _ROWS, _END_OF_ROWS = map(Shared, (Share.TEXT, Share.ALONE, Share.ROWS, Share.END_OF_ROWS))
-_OF_COPY = (Share.COPY, Share.ROWS, Share.END_OF_ROWS)
+_COPIED = re.compile(rb"COPY \d{1,19}")
+_ANSWER_LIMIT = 64
+"""Bytes that are kept of a line that goes on: a dump may print much, and what matters is short."""
 
 
 class RefusedText(Exception):
@@ -61,26 +67,10 @@ def adapt_header(text: bytes, server_major: int) -> tuple[bytes, list[str]]:
 
 @dataclass
 class CopiedTable:
-    """Rows of a COPY, and those of them that other sessions were given; ``name`` as the dump quotes it."""
+    """Rows that were handed to psql for a COPY; ``name`` as the dump quotes it."""
 
     name: str
     rows: int = 0
-    elsewhere: int = 0
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A piece of a dump that psql may be given, how it may be shared, the lines before it, and the newlines in it.
-
-    ``table`` is the one that it is about, where that matters, and ``copied`` its COPY.
-    """
-
-    text: memoryview
-    shared: Shared
-    line: int
-    lines: int
-    table: str = ""
-    copied: CopiedTable | None = None
 
 
 @dataclass
@@ -94,37 +84,48 @@ class LoadText:
     copies: list[CopiedTable] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._lexer = Lexer(self)
-        self._sharing = Sharing()
-        self._pieces: list[Piece] = []
-        self._next = _TEXT
-        self._line = 0
-        self._lines_left_out = 0
-        self._lines_of_data = 0
+        self._lexer = Lexer(self, None if self.restricted else self._tell_settings)
+        self._pieces: list[memoryview] = []
+        self._encoding = ""
         self._codec = "utf-8"
+        self._lines = 0
+        self._left_out = False
+        self._shift = 0
+        self._shifts: list[tuple[int, int]] = []
 
     @property
     def rows(self) -> int:
         """Rows so far, of all tables."""
         return sum(copy.rows for copy in self.copies)
 
-    def leave_out(self, lines: int) -> None:
-        """So many lines of the beginning are not in what is fed."""
-        self._lines_left_out += lines
+    def insert(self, text: bytes) -> None:
+        """Whole lines that psql is given here and that are not the dump's."""
+        self._pieces.append(memoryview(text))
+        lines = text.count(b"\n")
+        self._lines += lines
+        self._shift_by(-lines)
 
-    def feed(self, block: bytes) -> list[Piece]:
+    def leave_out(self, lines: int) -> None:
+        """So many lines of the dump that psql isn't given."""
+        self._shift_by(lines)
+
+    def line_of_dump(self, line: int) -> int:
+        """The line of the dump that psql counts as such a line of its input."""
+        return line + next((shift for after, shift in reversed(self._shifts) if after < line), 0)
+
+    def feed(self, block: bytes) -> list[memoryview]:
         """The pieces that may go on. Raise RefusedText."""
         self._lexer.feed(block)
         return self._taken()
 
-    def finish(self) -> list[Piece]:
+    def finish(self) -> list[memoryview]:
         """The last pieces. Raise RefusedText when the text breaks off: what follows would be taken as its end."""
         if place := self._lexer.place:
             raise RefusedText(f"no end: it breaks off inside {place}")
         self._lexer.finish()
         return self._taken()
 
-    def _taken(self) -> list[Piece]:
+    def _taken(self) -> list[memoryview]:
         pieces, self._pieces = self._pieces, []
         return pieces
 
@@ -138,7 +139,7 @@ class LoadText:
         verb = line.split(maxsplit=1)[0]
         if verb not in (b"\\restrict", b"\\unrestrict"):
             raise RefusedText(f"the psql command {sqltext.decode(verb[:32], self._codec)}")
-        self._lines_left_out += 1
+        self._left_out = True
         return False
 
     def statement(self, head: bytes) -> bool:
@@ -148,32 +149,22 @@ class LoadText:
             raise RefusedText(f"the statement {opening.decode()}, which changes the server and not one database")
         if setting := sqltext.setting(head):
             self._heed(*setting)
+        elif not self.restricted and opening.startswith(_SETTERS) and (told := _READING.search(head)):
+            name = told[0].decode("ascii").lower()
+            raise RefusedText(f"{name}, set in a way that pg_dump never does and an old psql must not be told")
         copy = sqltext.copy_header(head)
         if copy is None and sqltext.is_copy(head):
             raise RefusedText("a COPY of other data than its own, which pg_dump never writes")
         if copy:
             self.copies.append(CopiedTable(sqltext.decode(copy.table, self._codec)))
-        self._part(self._sharing.of(head))
         return copy is not None
-
-    def _part(self, shared: Shared) -> None:
-        if shared.share is Share.ALONE or self._lexer.part():
-            self._next = shared
-        else:
-            self._next = _ALONE
-            if shared.share is Share.EVERYWHERE:  # only the first session will have it
-                self._sharing.distrust()
 
     def data(self, buffer: bytes, start: int, end: int) -> None:
         """Count rows."""
-        rows = buffer.count(b"\n", start, end)
-        self._lines_of_data += rows
-        self.copies[-1].rows += rows
+        self.copies[-1].rows += buffer.count(b"\n", start, end)
 
     def end_of_data(self) -> None:
         """The rows of this COPY are counted."""
-        if self._next.share is Share.ROWS:
-            self._next = _END_OF_ROWS
 
     def misplaced(self, what: str) -> None:
         """psql might see something else than we do."""
@@ -181,23 +172,30 @@ class LoadText:
 
     def content(self, piece: memoryview) -> None:
         """This may go on."""
-        if piece:
-            # What it breaks off in goes on in the next one: nothing may come between.
-            shared = _ALONE if self._next is _TEXT and self._lexer.place else self._next
-            lines = self._lines_of_data if shared.share is Share.ROWS else bytes(piece).count(b"\n")
-            copied = self.copies[-1] if shared.share in _OF_COPY else None
-            table = sqltext.decode(shared.table, self._codec)
-            self._pieces.append(Piece(piece, shared, self._line, lines, table, copied))
-            self._line += lines
-            self._lines_of_data = 0
-            self._next = _ROWS if shared.share in (Share.COPY, Share.ROWS) else _TEXT
-        self._line += self._lines_left_out
-        self._lines_left_out = 0
+        self._pieces.append(piece)
+        self._lines += bytes(piece).count(b"\n")
+        if self._left_out:
+            self._left_out = False
+            self.leave_out(1)
+
+    def _shift_by(self, lines: int) -> None:
+        self._shift += lines
+        self._shifts.append((self._lines, self._shift))
+
+    def _tell_settings(self) -> None:
+        """Whatever ran before, psql reads the next line as the lexer does: it looks at both for each line anew.
+
+        SET can't be replaced by something of the dump's, as a function could.
+        """
+        encoding = f"SET client_encoding TO '{self._encoding}'" if self._encoding else "RESET client_encoding"
+        strings = "on" if self._lexer.standard_strings else "off"
+        self.insert(f"{encoding};SET standard_conforming_strings TO {strings};\n".encode())
 
     def _heed(self, name: str, value: str) -> None:
         if name == "standard_conforming_strings":
             self._lexer.standard_strings = value != "off"
         elif name == "client_encoding":
+            self._encoding = value
             self._codec = sqltext.python_codec(value)
             if not self.restricted and _plain(value) in _AMBIGUOUS:
                 raise RefusedText(f"text in {value}, in which an old psql can't tell commands from characters")
@@ -208,59 +206,43 @@ def _plain(encoding: str) -> str:
     return "".join(filter(str.isalnum, encoding.lower()))
 
 
-@dataclass
-class LoadedRows:
-    """Rows per table: those ``expected``, of the manifest or a scan, and those that sessions say they loaded."""
-
-    expected: Mapping[str, int]
-    reported: dict[str, int] = field(default_factory=dict)
-
-    def add(self, table: str, rows: int) -> bool:
-        """Whether there are no more of a table's than there should be, with these."""
-        self.reported[table] = self.reported.get(table, 0) + rows
-        return self.reported[table] <= self.expected.get(table, 0)
-
-    def finish(self) -> str | None:
-        """What is wrong at the end."""
-        tables = {**self.expected, **self.reported}
-        differing = (table for table in tables if self.reported.get(table) != self.expected.get(table))
-        return next(map(self.problem, differing), None)
-
-    def problem(self, table: str) -> str:
-        """How a table differs."""
-        reported, expected = self.reported.get(table, 0), self.expected.get(table, 0)
-        return f"table {table} has {reported:,} rows, and should have {expected:,}"
-
-
 class CopyCheck:
-    """Holds what a psql says it loaded, ``COPY n``, against what it was given.
+    """Holds what psql says it loaded, ``COPY n``, against what it was given and what the manifest says.
 
     Feed it psql's output as it arrives.
     """
 
-    def __init__(self, given: Sequence[CopiedTable], loaded: LoadedRows) -> None:
-        """``given`` may grow."""
-        self._given = given
-        self._loaded = loaded
-        self._rest = b""
+    def __init__(self, text: LoadText, expected: Mapping[str, int]) -> None:
+        """``expected``: rows per table, of the manifest or a scan."""
+        self._text = text
+        self._expected = expected
+        self._line = b""
         self._count = 0
+        self._loaded: dict[str, int] = {}
 
     def feed(self, answers: bytes) -> str | None:
         """What is wrong, ``None`` while nothing is."""
-        *lines, self._rest = (self._rest + answers).split(b"\n")
-        reported = (int(line[5:]) for line in lines if line.startswith(b"COPY ") and line[5:].isdigit())
+        *lines, line = (self._line + answers).split(b"\n")
+        self._line = line[:_ANSWER_LIMIT]
+        reported = (int(line[5:]) for line in lines if _COPIED.fullmatch(line))
         return next((problem for rows in reported if (problem := self._heard(rows))), None)
 
     def finish(self) -> str | None:
-        """What is wrong at the end of all sessions."""
-        if self._count != len(self._given):
-            return f"psql loaded {self._count} tables of the {len(self._given)} that it was given"
-        return self._loaded.finish()
+        """What is wrong at the end."""
+        if self._count != len(self._text.copies):
+            return f"psql loaded {self._count} tables of the {len(self._text.copies)} that it was given"
+        tables = {**self._expected, **self._loaded}
+        differing = (table for table in tables if self._loaded.get(table) != self._expected.get(table))
+        return next(map(self._problem, differing), None)
 
     def _heard(self, rows: int) -> str | None:
-        if self._count == len(self._given):
+        if self._count == len(self._text.copies):
             return "psql loaded more tables than it was given"
-        copy = self._given[self._count]
+        copy = self._text.copies[self._count]
         self._count += 1
-        plausible = self._loaded.add(copy.name, rows)
-        return None if plausible and rows == copy.rows - copy.elsewhere else self._loaded.problem(copy.name)
+        self._loaded[copy.name] = total = self._loaded.get(copy.name, 0) + rows
+        return None if rows == copy.rows and total <= self._expected.get(copy.name, 0) else self._problem(copy.name)
+
+    def _problem(self, table: str) -> str:
+        loaded, expected = self._loaded.get(table, 0), self._expected.get(table, 0)
+        return f"table {table} has {loaded:,} rows, and should have {expected:,}"

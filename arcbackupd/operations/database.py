@@ -37,6 +37,9 @@ class ServerFacts:
     tables: int
 
 
+_LOAD_OPTIONS = " ".join(f"-c {name}={value}" for name, value in postgres.LOAD_SETTINGS.items())
+
+
 class Database:
     """The database as the installation's ``.env`` names it now, or another one of the same server."""
 
@@ -94,14 +97,12 @@ class Database:
     def load_command(self, application: str) -> Command:
         """The command that loads a dump from its input, known to the server by an application name."""
         argv = postgres.psql_load(self._installation.user, self.name)
-        environment = self._environment(application, postgres.load_options(sessions=1))
-        return self._engine.in_database(argv, environment, fed=True)
+        return self._engine.in_database(argv, self._environment(application, _LOAD_OPTIONS), fed=True)
 
-    def open_load(self, application: str, *, sessions: int) -> Dialogue:
-        """Start loading, in one of so many sessions; see `Engine.open_dialogue`."""
+    def open_load(self, application: str) -> Dialogue:
+        """Start loading; see `Engine.open_dialogue`."""
         argv = postgres.psql_load(self._installation.user, self.name)
-        environment = self._environment(application, postgres.load_options(sessions=sessions))
-        return self._engine.open_dialogue(argv, environment)
+        return self._engine.open_dialogue(argv, self._environment(application, _LOAD_OPTIONS))
 
     def psql_version(self) -> str:
         """The version of the psql that loads dumps here."""

@@ -14,6 +14,7 @@ QUERY_APPLICATION = "arcbackupd"
 
 LOAD_SETTINGS = {
     "synchronous_commit": "off",
+    "maintenance_work_mem": "256MB",
     "statement_timeout": "0",
     "lock_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
@@ -22,8 +23,6 @@ LOAD_SETTINGS = {
 }
 """Of the loading session alone. A crash of the server loses nothing: the transaction that gives the loaded database
 its name commits synchronously, and with it everything written to the log before it."""
-LOAD_MEMORY = 256
-"""MB for building indexes, of all sessions together."""
 
 SEND_AUTOVACUUM_AWAY = """
     SELECT pg_catalog.set_config('deadlock_timeout', '10ms', false)
@@ -131,12 +130,6 @@ def _psql(user: str, database: str) -> tuple[str, ...]:
         f"--username={user}",
         f"--dbname={_connection(database)}",
     )
-
-
-def load_options(*, sessions: int) -> str:
-    """``PGOPTIONS`` of each of so many loading sessions."""
-    settings = {**LOAD_SETTINGS, "maintenance_work_mem": f"{LOAD_MEMORY // sessions}MB"}
-    return " ".join(f"-c {name}={value}" for name, value in settings.items())
 
 
 def terminate_dumps(prefix: str = DUMP_APPLICATION) -> str:

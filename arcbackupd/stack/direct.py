@@ -143,7 +143,7 @@ class DirectPath:
             hint = 'Run the daemon on the engine\'s host, as its unit does; or set engine.data_path = "auto".'
             raise OperationFailed("no-direct-path", f"The direct path can't be used: {why}.", hint=hint)
         try:
-            client.write(b"stream\n" if pipe is None else b"direct\n")
+            client.write(b"stream\n" if pipe is None else b"direct\n", lambda _: None)
         except BaseException:
             if pipe is not None:
                 os.close(pipe)

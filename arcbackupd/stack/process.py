@@ -16,7 +16,7 @@ import shutil
 import signal
 import sys
 import termios
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -220,19 +220,19 @@ class Dialogue(_Running):
     def __exit__(self, *_exception: object) -> None:
         self._end()
 
-    def write(self, data: bytes | memoryview) -> bytes:
-        """Hand over all of it; return what was answered meanwhile. Raise InputClosed when it reads no more."""
-        view, heard = memoryview(data), []
+    def write(self, data: bytes | memoryview, hear: Callable[[bytes], None]) -> None:
+        """Hand over all of it, and tell what is answered meanwhile. Raise InputClosed when it reads no more."""
+        view = memoryview(data)
         self._poll.register(self._feed, 0)
         try:
             while view:
                 # A full pipe has room again for every page that is read: to fill each at once costs both sides more
                 # than the page. Nothing tells when there is room for many, so that is looked at by and by.
-                wait = self.backlog > _MUCH
+                wait = self._backlog() > _MUCH
                 self._poll.modify(self._feed, 0 if wait else select.POLLOUT)
                 for descriptor, event in self._poll.poll(_DRAIN_MILLISECONDS if wait else None):
                     if descriptor == self._answers:
-                        heard.append(self._hear())
+                        hear(self._hear())
                     elif event & select.POLLERR:
                         raise InputClosed
                     else:
@@ -242,10 +242,8 @@ class Dialogue(_Running):
             raise InputClosed from None
         finally:
             self._poll.unregister(self._feed)
-        return b"".join(heard)
 
-    @property
-    def backlog(self) -> int:
+    def _backlog(self) -> int:
         """Bytes that were handed over and that nobody has read yet."""
         return int.from_bytes(fcntl.ioctl(self._feed, termios.FIONREAD, bytes(4)), sys.byteorder)
 

@@ -48,9 +48,7 @@ T = TypeVar("T")
 class Stand:
     """A database, two services that use it, and a daemon's restores, anew for everything that is asked of them."""
 
-    def __init__(
-        self, server: EmbeddedPostgres, home: Path, database: str, *, keep_replaced: str = "24h", jobs: int = 1
-    ) -> None:
+    def __init__(self, server: EmbeddedPostgres, home: Path, database: str, *, keep_replaced: str = "24h") -> None:
         self.server = server
         self.home = home
         self.database = database
@@ -83,7 +81,6 @@ class Stand:
             service_manager = ["{manager}"]
             [restore]
             keep_replaced = "{keep_replaced}"
-            jobs = {jobs}
             """)
         self.settings = load_settings(config)
         self.engine = open_engine(self.settings.engine)

@@ -246,6 +246,46 @@ def test_a_command_without_a_newline_at_the_very_end_does_not_run_either(
     assert stand.ours() == []
 
 
+HIDDEN = b"DO $$BEGIN EXECUTE pg_catalog.format('SET %%s%%s = %%s', '%s', '%s', '%s'); END$$;%c"
+IN_A_STRING = b"SELECT 'x%s', ' ;\n\\! touch {}\n -- ';\n"
+MISLEADING = [
+    (before, b"\\")
+    for before in (
+        b"SELECT pg_catalog.set_config('standard_conforming_strings', 'off', false);\n",
+        b"SET SESSION standard_conforming_strings = off;\n",
+        b'SET U&"standard\\005fconforming\\005fstrings" = off;\n',
+        HIDDEN % (b"standard_conf", b"orming_strings", b"off", b"\n"),
+        HIDDEN % (b"standard_conf", b"orming_strings", b"off", b" "),
+    )
+] + [
+    (before, b"\x81")
+    for before in (
+        b"SET NAMES 'SJIS';\n",
+        b"SELECT pg_catalog.set_config('client_encoding', 'SJIS', false);\n",
+        HIDDEN % (b"client_", b"encoding", b"SJIS", b"\n"),
+    )
+]
+"""What changes how psql reads what follows, and what it takes then for the middle of a character or an escape."""
+
+
+@pytest.mark.parametrize(("before", "end"), MISLEADING)
+def test_a_dump_that_misleads_an_old_psql_runs_no_command(
+    stand: Stand, before: bytes, end: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "knows_restrict", lambda version: False)
+    marker = stand.server.home / f"marker-{stand.database}"
+    body = (before + IN_A_STRING % end).replace(b"{}", str(marker).encode())
+    by_hand = stand.server.home / f"by-hand-{stand.database}.sql"
+    by_hand.write_bytes(body)
+    stand.server.pg(["psql", "-X", "-d", stand.database, "-f", str(by_hand)], check=False)
+    assert marker.exists() is before.endswith(b"\n"), "psql reads a line as it was told before it"
+    marker.unlink(missing_ok=True)
+    name = write(stand, dump(TABLE + body + ROWS), contents=Contents(rows={"public.t": 2}))
+    with suppress(OperationFailed):
+        stand.restore(name)
+    assert not marker.exists()
+
+
 def test_a_dump_dropped_in_by_hand_with_a_command_in_it_is_refused_as_broken(stand: Stand) -> None:
     marker = stand.server.home / "marker"
     path = stand.backups / "backup-20260101-140000.sql.gz"

@@ -21,6 +21,16 @@ from tests.unit.test_process import SECRET, assert_nothing_is_left, gone, open_f
 LARGE = 32 << 20
 
 
+def nothing(_answer: bytes) -> None:
+    """Answers that don't matter."""
+
+
+def heard_while_writing(dialogue: Dialogue, data: bytes | memoryview) -> bytes:
+    heard: list[bytes] = []
+    dialogue.write(data, heard.append)
+    return b"".join(heard)
+
+
 def rest(dialogue: Dialogue) -> bytes:
     dialogue.end_input()
     return b"".join(iter(dialogue.read, b""))
@@ -33,30 +43,30 @@ def rest(dialogue: Dialogue) -> bytes:
 def test_a_program_that_answers_all_that_it_is_given_is_heard_whole(size: int) -> None:
     data = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
     with Dialogue(Command(("cat",))) as dialogue:
-        heard = dialogue.write(data)
+        heard = heard_while_writing(dialogue, data)
         assert heard + rest(dialogue) == data
         assert dialogue.finish(timeout=20) == Finished(0, b"", "")
 
 
 def test_a_program_that_writes_much_before_it_reads_does_not_block_the_feeding() -> None:
     with Dialogue(sh(f"head -c {LARGE} /dev/zero; cat")) as dialogue:
-        heard = dialogue.write(memoryview(b"y" * LARGE))
+        heard = heard_while_writing(dialogue, memoryview(b"y" * LARGE))
         heard += rest(dialogue)
         assert (heard.count(b"\0"), heard.count(b"y")) == (LARGE, LARGE)
 
 
 def test_answers_come_while_the_program_still_waits_for_more() -> None:
     with Dialogue(sh("while read line; do echo got $line; done")) as dialogue:
-        dialogue.write(b"one\n")
+        dialogue.write(b"one\n", nothing)
         assert dialogue.read() == b"got one\n"
-        dialogue.write(b"two\n")
+        dialogue.write(b"two\n", nothing)
         assert dialogue.read() == b"got two\n"
         assert rest(dialogue) == b""
 
 
 def test_the_program_sees_the_end_of_its_input() -> None:
     with Dialogue(sh("wc -c")) as dialogue:
-        dialogue.write(b"12345")
+        dialogue.write(b"12345", nothing)
         assert rest(dialogue).strip() == b"5"
 
 
@@ -70,14 +80,14 @@ def test_a_program_that_ends_early_closes_the_dialogue_and_tells_how(script: str
     with Dialogue(sh(script)) as dialogue:
         with pytest.raises(InputClosed):  # noqa: PT012  # a pipe takes the first of it in any case
             while True:
-                dialogue.write(b"x" * (1 << 20))
+                dialogue.write(b"x" * (1 << 20), nothing)
         assert dialogue.finish(timeout=20).status == 3
 
 
 def test_what_a_program_said_on_ending_early_is_kept() -> None:
     with Dialogue(sh("read line; echo ERROR: no >&2; exit 3")) as dialogue:
         with pytest.raises(InputClosed):
-            dialogue.write(b"x\n" * (4 << 20))
+            dialogue.write(b"x\n" * (4 << 20), nothing)
         assert dialogue.finish(timeout=20) == Finished(3, b"", "ERROR: no")
 
 
@@ -85,7 +95,7 @@ def test_feeding_one_that_has_closed_its_input_and_goes_on_ends_too(tmp_path: Pa
     go = tmp_path / "go"
     with Dialogue(sh(f"mkfifo {go}; exec <&-; read x < {go}; exit 4")) as dialogue:
         with pytest.raises(InputClosed):
-            dialogue.write(b"x" * (4 << 20))
+            dialogue.write(b"x" * (4 << 20), nothing)
         go.write_text("go\n")
         assert dialogue.finish(timeout=20).status == 4
 
@@ -95,7 +105,7 @@ def test_feeding_one_that_has_closed_its_input_and_goes_on_ends_too(tmp_path: Pa
 
 def fed_without_end(dialogue: Dialogue) -> Iterator[None]:
     while True:
-        dialogue.write(b"x" * (1 << 20))
+        dialogue.write(b"x" * (1 << 20), nothing)
         yield
 
 
@@ -138,7 +148,7 @@ def test_leaving_a_dialogue_ends_the_program_and_all_that_it_began(tmp_path: Pat
 
 def test_an_error_inside_a_dialogue_ends_the_program_and_is_the_one_that_is_told() -> None:
     with pytest.raises(ZeroDivisionError), Dialogue(Command(("cat",))) as dialogue:
-        dialogue.write(b"%d" % (1 // 0))
+        dialogue.write(b"%d" % (1 // 0), nothing)
 
 
 @pytest.mark.parametrize("command", [Command(("no-such-program",)), Command(("true",), cwd="/no/such/place")])
@@ -152,7 +162,7 @@ def test_what_cannot_be_started_leaves_no_descriptor(command: Command) -> None:
 def test_it_leaks_no_descriptor_and_no_process() -> None:
     def use() -> None:
         with Dialogue(Command(("cat",))) as dialogue:
-            dialogue.write(b"x")
+            dialogue.write(b"x", nothing)
             rest(dialogue)
         with Dialogue(sh("exit 1")) as dialogue, pytest.raises(InputClosed):
             for _ in fed_without_end(dialogue):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 
 import pytest
@@ -11,9 +12,7 @@ from hypothesis import strategies as st
 from arcbackupd.dumps.loading import (
     HEADER_LIMIT,
     CopyCheck,
-    LoadedRows,
     LoadText,
-    Piece,
     RefusedText,
     adapt_header,
     knows_restrict,
@@ -36,8 +35,13 @@ def passed_on(text: bytes, cuts: list[int] | None = None, *, restricted: bool = 
     return joined([*given, *load.finish()])
 
 
-def joined(pieces: list[Piece]) -> bytes:
-    return b"".join(bytes(piece.text) for piece in pieces)
+def joined(pieces: list[memoryview]) -> bytes:
+    return b"".join(map(bytes, pieces))
+
+
+TOLD = re.compile(rb"(?:RESET client_encoding|SET client_encoding TO '[\w-]+');"
+                  rb"SET standard_conforming_strings TO (?:on|off);\n")  # fmt: skip
+"""What an old psql is told before each statement."""
 
 
 def counted(text: bytes) -> dict[str, int]:
@@ -61,12 +65,13 @@ def test_all_of_a_dump_goes_on_but_its_own_restrict_lines_wherever_a_block_ends(
 
 @given(cuts)
 def test_a_dump_of_an_old_pg_dump_goes_on_byte_for_byte(at: list[int]) -> None:
-    assert passed_on(old_dump(SMALL), at, restricted=False) == passed_on(old_dump(SMALL), restricted=False)
-    assert passed_on(old_dump(b"SELECT 1;\n"), at, restricted=False) == old_dump(b"SELECT 1;\n")
+    old = old_dump(b"SELECT 1;\n" + copy(b"public.t", (b"a",), [(b"1",)]))
+    assert passed_on(old, at) == old
+    assert TOLD.sub(b"", passed_on(old, at, restricted=False)) == old
 
 
 def test_every_single_place_of_a_cut_leaves_the_same_text_and_the_same_rows() -> None:
-    whole = passed_on(SMALL)
+    whole = passed_on(SMALL, restricted=False)
     for place in range(len(SMALL)):
         load = LoadText(restricted=False)
         given = [piece for block in (SMALL[:place], SMALL[place:]) for piece in load.feed(block)]
@@ -100,6 +105,63 @@ def test_what_only_looks_like_a_command_inside_data_strings_bodies_and_comments_
 ) -> None:
     expected = dump(body).replace(RESTRICTING, b"").replace(UNRESTRICTING, b"")
     assert passed_on(dump(body), at) == expected
+
+
+# What an old psql is told besides
+
+
+@given(cuts)
+def test_an_old_psql_is_told_before_each_statement_how_to_read_it(at: list[int]) -> None:
+    body = b"SELECT 1; SELECT 2;\n  -- x\n  SELECT\n3;\n" + copy(b"public.t", (b"a",), [(b"SELECT 4;",)])
+    text = passed_on(dump(body), at, restricted=False)
+    utf8 = b"SET client_encoding TO 'utf8';SET standard_conforming_strings TO on;\n"
+    assert b"%sSELECT 1; %sSELECT 2;\n  -- x\n  %sSELECT\n3;\n%sCOPY public.t" % (utf8, utf8, utf8, utf8) in text
+    assert text.startswith(dump(body)[: dump(body).index(b"\\restrict")] + b"\n")
+    assert (
+        len(TOLD.findall(text)) == len(re.findall(rb"(?m)^(?:SET|SELECT|COPY|  SELECT)|; SELECT", dump(body))) - 1
+    )
+
+
+def test_before_a_dump_has_told_its_encoding_an_old_psql_keeps_the_one_it_began_with() -> None:
+    assert passed_on(b"SELECT 1;\n", restricted=False).startswith(b"RESET client_encoding;")
+
+
+def test_strings_are_read_as_the_dump_said_last() -> None:
+    text = passed_on(dump(b"SELECT 1;\n", strings=b"off"), restricted=False)
+    assert b"SET standard_conforming_strings TO off;\nSELECT 1;\n" in text
+
+
+READING = [
+    b"SELECT pg_catalog.set_config('standard_conforming_strings', 'off', false)",
+    b"SELECT set_config('client_encoding', 'SJIS', false)",
+    b"SET SESSION standard_conforming_strings = off",
+    b"SET LOCAL client_encoding = 'SJIS'",
+    b'SET "standard_conforming_strings" = off',
+    b"SET/**/standard_conforming_strings = off",
+    b"SET NAMES 'SJIS'",
+]
+
+
+@pytest.mark.parametrize("statement", READING)
+def test_what_tells_psql_otherwise_how_to_read_is_refused_for_an_old_one_only(statement: bytes) -> None:
+    text = dump(statement + b";\n")
+    with pytest.raises(RefusedText, match="old psql must not be told"):
+        passed_on(text, restricted=False)
+    assert statement in passed_on(text)
+
+
+@pytest.mark.parametrize("restricted", [True, False])
+@given(at=cuts)
+def test_the_line_that_psql_tells_is_found_in_the_dump(restricted: bool, at: list[int]) -> None:
+    body = b"SELECT 1;\n" + copy(b"public.t", (b"a",), [(b"1",), (b"2",)]) + b"SELECT 2;\n\nSELECT\n 3;\n"
+    whole = dump(body)
+    load = LoadText(restricted)
+    load.insert(b"SELECT 0;\n\n")
+    given = [piece for block in pieces(whole, at) for piece in load.feed(block)]
+    seen = joined([*given, *load.finish()])
+    for wanted in (b"SELECT 1;", b"\n1\n", b"SELECT 2;", b" 3;", b"dump complete"):
+        line = seen[: seen.index(wanted)].count(b"\n") + 1
+        assert load.line_of_dump(line) == whole[: whole.index(wanted)].count(b"\n") + 1, wanted
 
 
 # What doesn't
@@ -256,7 +318,7 @@ def check(expected: dict[str, int] | None = None, text: bytes = SMALL) -> CopyCh
     load = LoadText(restricted=True)
     load.feed(text)
     load.finish()
-    return CopyCheck(load.copies, LoadedRows(counted(text) if expected is None else expected))
+    return CopyCheck(load, counted(text) if expected is None else expected)
 
 
 ANSWERS = b"SET\nSET\n\nCREATE TABLE\nCOPY 2\nALTER TABLE\nCOPY 3\n token\n"
@@ -324,6 +386,15 @@ def test_a_table_without_rows_must_be_in_the_manifest_too() -> None:
     checked = check({"u": 0}, text)
     assert checked.feed(b"COPY 0\n") is None
     assert checked.finish() is not None
+
+
+def test_a_line_that_never_ends_is_not_kept() -> None:
+    checked = check()
+    for _ in range(1000):
+        assert checked.feed(b"x" * 10_000) is None
+    assert len(checked._line) <= 64
+    assert checked.feed(b"\n" + ANSWERS) is None
+    assert checked.finish() is None
 
 
 @given(st.binary(max_size=200))

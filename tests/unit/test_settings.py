@@ -414,7 +414,7 @@ def keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from keys(LocalEngine, f"{prefix}local.")
         elif isinstance(value, BaseModel):
             yield from keys(type(value), f"{prefix}{name}.")
-        elif prefix + name != "jobs":
+        elif name != "jobs":
             yield prefix + name, value
 
 

@@ -8,43 +8,30 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from arcbackupd.dumps.catalogue import Backup, open_backup
 from arcbackupd.dumps.dumpfile import DamagedDump, sql_blocks
-from arcbackupd.dumps.loading import LoadText, RefusedText, adapt_header
+from arcbackupd.dumps.loading import CopyCheck, LoadText, RefusedText, adapt_header
 from arcbackupd.dumps.manifest import Manifest
-from arcbackupd.dumps.sharing import Share
 from arcbackupd.errors import ArcbackupdError, OperationFailed
 from arcbackupd.operations.cancellation import Cancellation
 from arcbackupd.operations.events import Notice, Progress, Step, Steps
 from arcbackupd.operations.restore.server import Server
-from arcbackupd.operations.restore.sessions import (
-    LARGE_ROWS,
-    PATIENCE,
-    LoadProblem,
-    Session,
-    SessionEnded,
-    Sessions,
-)
-from arcbackupd.postgres import LOAD_APPLICATION
+from arcbackupd.postgres import LOAD_APPLICATION, SEND_AUTOVACUUM_AWAY
 from arcbackupd.stack.process import Dialogue, Finished, InputClosed
 
 _PROGRESS_SECONDS = 0.25
 _DISK_FULL = "No space left on device"
-_FINISHING = (Share.KEY, Share.INDEX, Share.FOREIGN_KEY)
-_FINISH = Step("finish-load", "Building indexes and constraints")
+_PATIENCE = f"{SEND_AUTOVACUUM_AWAY};\n".encode()
 
 
 @dataclass(frozen=True)
 class Loading:
-    """A backup, and the database that it is loaded into.
-
-    ``restricted``: whether psql knows ``\\restrict``; ``jobs``: how many sessions may load at the same time.
-    """
+    """A backup, and the database that it is loaded into. ``restricted``: whether psql knows ``\\restrict``."""
 
     path: Path
     backup: Backup
@@ -52,27 +39,15 @@ class Loading:
     database: str
     server_major: int
     restricted: bool
-    jobs: int
-
-    @property
-    def sessions(self) -> int:
-        """How many are worth it."""
-        return self.jobs if max(self.backup.rows.values(), default=0) >= LARGE_ROWS else 1
 
 
 def load(loading: Loading, cancellation: Cancellation) -> Steps[None]:
     """Load it whole. Raise OperationFailed when anything of it isn't what it should be; nothing is undone then."""
-    database = loading.server.database(loading.database)
-
-    def start(application: str) -> Dialogue:
-        return database.open_load(application, sessions=loading.sessions)
-
-    with _open_sessions(loading.server, start, loading.sessions, cancellation) as psqls:
+    with _session(loading.server, loading.database) as psql, cancellation.interrupting(psql.kill):
         try:
-            first, *_ = [psql.begin() for psql in psqls]
-            if first:
-                yield Notice(f"The dump is loaded through the engine's stream, the slower path: {first}.")
-            yield from _load(loading, psqls, cancellation)
+            if why := psql.begin():
+                yield Notice(f"The dump is loaded through the engine's stream, the slower path: {why}.")
+            yield from _load(loading, psql, cancellation)
         except RefusedText as error:
             hint = "arcbackupd loads what pg_dump writes and nothing else; if you trust the rest, load it by hand."
             raise OperationFailed("unsafe-dump", f"{loading.backup.name} holds {error}.", hint=hint) from None
@@ -84,15 +59,12 @@ def load(loading: Loading, cancellation: Cancellation) -> Steps[None]:
 
 def analyze(server: Server, database: str, cancellation: Cancellation) -> Steps[None]:
     """Let the planner know the new data before anybody waits for its plans."""
-
-    def start(application: str) -> Dialogue:
-        return Dialogue(server.database(database).load_command(application))
-
-    with _open_sessions(server, start, 1, cancellation) as (psql,):
+    with _session(server, database) as psql, cancellation.interrupting(psql.kill):
         began = time.monotonic()
         yield Progress(0, None, 0, 0.0)
         with contextlib.suppress(InputClosed):
-            psql.write(PATIENCE + b"ANALYZE;\n")
+            psql.begin()
+            psql.write(_PATIENCE + b"ANALYZE;\n", lambda _: None)
         psql.end_input()
         while psql.read():
             yield Progress(0, None, 0, round(time.monotonic() - began, 3))
@@ -103,24 +75,12 @@ def analyze(server: Server, database: str, cancellation: Cancellation) -> Steps[
 
 
 @contextlib.contextmanager
-def _open_sessions(
-    server: Server, start: Callable[[str], Dialogue], count: int, cancellation: Cancellation
-) -> Iterator[list[Dialogue]]:
-    """Some psql to be fed, known to the server by the name they are started with.
-
-    Whatever goes wrong, the server's side of them is ended too.
-    """
+def _session(server: Server, database: str) -> Iterator[Dialogue]:
+    """A psql to be fed; whatever goes wrong, the server's side of it is ended too."""
     application = f"{LOAD_APPLICATION}-{secrets.token_hex(6)}"
     try:
-        with contextlib.ExitStack() as opened:
-            psqls = [opened.enter_context(start(application)) for _ in range(count)]
-
-            def kill() -> None:
-                for psql in psqls:
-                    psql.kill()
-
-            with cancellation.interrupting(kill):
-                yield psqls
+        with server.database(database).open_load(application) as psql:
+            yield psql
     except BaseException as failure:
         try:
             server.end_application(application)
@@ -129,31 +89,54 @@ def _open_sessions(
         raise
 
 
-def _load(loading: Loading, psqls: Sequence[Dialogue], cancellation: Cancellation) -> Steps[None]:
+def _load(loading: Loading, psql: Dialogue, cancellation: Cancellation) -> Steps[None]:
     text = LoadText(loading.restricted)
-    sessions = Sessions(psqls, text, loading.backup.rows)
+    answers = _Answers(loading, CopyCheck(text, loading.backup.rows))
     with open_backup(loading.path) as file:
         _check_same(loading, file)
-        try:
-            yield from _feed(loading, file, sessions, text)
-            for session in sessions.all:
-                _let_end(loading, session, cancellation)
-        except SessionEnded as ended:
-            _let_end(loading, ended.session, cancellation)
-            raise _differs(loading, "psql ended before it had loaded the last of it") from None
-        except LoadProblem as error:
-            raise _differs(loading, str(error)) from None
-    if problem := sessions.problem():
-        raise _differs(loading, problem)
+        with contextlib.suppress(InputClosed):  # it ended: how, it tells now
+            yield from _feed(loading, file, psql, text, answers)
+        finished = psql.finish(timeout=None)
+    cancellation.check()
+    if finished.status:
+        raise _failed(loading, finished, text)
+    answers.finish()
 
 
-def _feed(loading: Loading, file: BinaryIO, sessions: Sessions, text: LoadText) -> Steps[None]:
+class _Answers:
+    """What psql says while it loads. Raises OperationFailed for what differs from the manifest, as it is heard."""
+
+    def __init__(self, loading: Loading, check: CopyCheck) -> None:
+        self._loading = loading
+        self._check = check
+        self._last = b""
+        self.last_word = secrets.token_hex(16).encode()
+        """What psql says when it has done all that it was given."""
+
+    def hear(self, answer: bytes) -> None:
+        """Check the next piece."""
+        self._raise_for(self._check.feed(answer))
+        self._last = (self._last + answer)[-2 * len(self.last_word) :]
+
+    def finish(self) -> None:
+        """Check the whole of it."""
+        self._raise_for(self._check.finish())
+        if self.last_word not in self._last:
+            self._raise_for("psql ended before it had loaded the last of it")
+
+    def _raise_for(self, problem: str | None) -> None:
+        if problem:
+            raise _differs(self._loading, problem)
+
+
+def _feed(loading: Loading, file: BinaryIO, psql: Dialogue, text: LoadText, answers: _Answers) -> Steps[None]:
     """All of the dump, through psql."""
     digest = hashlib.sha256()
     length = 0
     began = told = time.monotonic()
-    finishing = False
-    sessions.begin(restricted=loading.restricted)
+    if loading.restricted:
+        text.insert(b"\\restrict %s\n" % secrets.token_hex(16).encode())
+    text.insert(_PATIENCE)
     for number, block in enumerate(sql_blocks(file)):
         digest.update(block)
         length += len(block)
@@ -165,31 +148,19 @@ def _feed(loading: Loading, file: BinaryIO, sessions: Sessions, text: LoadText) 
                     f"The server doesn't know {', '.join(left_out)} yet; the dump's settings of it are left out"
                 )
         for piece in text.feed(block):
-            if piece.shared.share in _FINISHING and not finishing:
-                finishing = True
-                yield _FINISH
-            sessions.give(piece)
+            psql.write(piece, answers.hear)
         if (now := time.monotonic()) - told >= _PROGRESS_SECONDS:
             told = now
             yield _progress(loading, length, text, now - began)
     _check_read(loading, length, digest.hexdigest())
-    for piece in text.finish():
-        sessions.give(piece)
-    if not finishing:
-        yield _FINISH
     # An engine's client that is told to stop ends with 0: only psql's own word says that it got to the end.
-    sessions.finish()
-
-
-def _let_end(loading: Loading, session: Session, cancellation: Cancellation) -> None:
-    """Hear a session to its end. Raise OperationFailed with what went wrong."""
-    with contextlib.suppress(SessionEnded):
-        while True:
-            session.hear()
-    finished = session.psql.finish(timeout=None)
-    cancellation.check()
-    if finished.status:
-        raise _failed(loading, session, finished)
+    # Behind rows and an empty statement a psql of 18 answers nothing any more: none may stand before it.
+    for piece in [*text.finish(), memoryview(b"\nSELECT '%s';\n" % answers.last_word)]:
+        psql.write(piece, answers.hear)
+    psql.end_input()
+    yield Step("finish-load", "Building indexes and constraints")
+    while answer := psql.read():
+        answers.hear(answer)
 
 
 def _progress(loading: Loading, length: int, text: LoadText, elapsed: float) -> Progress:
@@ -229,7 +200,7 @@ def _differs(loading: Loading, problem: str) -> OperationFailed:
     return OperationFailed("rows-differ", f"{loading.backup.name} was not loaded whole: {problem}.", hint=hint)
 
 
-def _failed(loading: Loading, session: Session, finished: Finished) -> ArcbackupdError:
+def _failed(loading: Loading, finished: Finished, text: LoadText) -> ArcbackupdError:
     """psql's error, which names the line of the dump, in one sentence."""
     line = next((line for line in finished.error.splitlines() if _ERROR.search(line)), None)
     if line is None:
@@ -238,7 +209,7 @@ def _failed(loading: Loading, session: Session, finished: Finished) -> Arcbackup
     if _DISK_FULL in line:
         return OperationFailed("disk-full", f"The database's disk is full: {said}.", hint="Free some space there.")
     where = _LINE.search(line)
-    place = f" at line {session.line_of_dump(int(where[1]))} of its SQL" if where else ""
+    place = f" at line {text.line_of_dump(int(where[1]))} of its SQL" if where else ""
     hint = "The dump doesn't fit this server (its version, its extensions), or holds an error of its own."
     return OperationFailed("load-failed", f"{loading.backup.name} can't be loaded: {said}{place}.", hint=hint)
 

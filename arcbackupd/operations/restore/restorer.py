@@ -255,7 +255,7 @@ class Restorer:
             replaced=self.replaced,
             find=self._find,
             snapshot=self._backups.snapshot,
-            settings=self._settings.restore,
+            keep_replaced=self._settings.restore.keep_replaced,
             cancellation=cancellation,
         )
 

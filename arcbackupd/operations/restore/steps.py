@@ -61,13 +61,7 @@ class Load(RestoreStep):
         backup, path = work.find(self._source())
         situation = work.situation
         loading = Loading(
-            path,
-            backup,
-            work.server,
-            work.journal.incoming,
-            situation.server_major,
-            situation.restricted,
-            work.settings.jobs,
+            path, backup, work.server, work.journal.incoming, situation.server_major, situation.restricted
         )
         yield from load(loading, work.cancellation)
 
@@ -241,7 +235,7 @@ class Keep(RestoreStep):
         if journal.replaced_as and (kept := work.server.properties(journal.replaced_as)):
             known = work.replaced.find(journal.replaced_as)
             now = datetime.now(UTC)
-            keep_until = now + work.settings.keep_replaced if journal.safety_backup else None
+            keep_until = now + work.keep_replaced if journal.safety_backup else None
             work.replaced.put(known or Replaced(
                 database=kept.datname, oid=kept.oid, replaced_at=journal.stopped_at or now, keep_until=keep_until,
                 wanted=journal.safety_backup,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from arcbackupd.dumps.catalogue import Backup
@@ -18,7 +18,6 @@ from arcbackupd.operations.restore.replaced import ReplacedDatabases
 from arcbackupd.operations.restore.server import Server
 from arcbackupd.operations.restore.services import Services
 from arcbackupd.operations.take import TakeOutcome
-from arcbackupd.settings import Restore
 from arcbackupd.stack import Engine
 
 _log = get_logger()
@@ -42,7 +41,7 @@ class Work:
     replaced: ReplacedDatabases
     find: Callable[[str], tuple[Backup, Path]]
     snapshot: Snapshot
-    settings: Restore
+    keep_replaced: timedelta
     cancellation: Cancellation
     expect_starts: Callable[[], None] = lambda: None
     """Called before services are stopped: from then on starts of the backend are the restore's own."""
