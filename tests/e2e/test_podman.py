@@ -28,7 +28,9 @@ BULK = """CREATE TABLE bulk AS
 def pod_stack(podman_engine: Engine) -> Iterator[ArcsecondStack]:
     """Return the module's stack on podman."""
     try:
-        stack = ArcsecondStack(podman_engine, 16)
+        # Without journald podman's events are read from a file, four times a second. Django itself is imported in
+        # less on a fast machine, an application such as Arcsecond isn't.
+        stack = ArcsecondStack(podman_engine, 16, import_seconds=1)
         with stack:
             yield stack
     except EngineUnavailable as error:

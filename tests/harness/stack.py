@@ -73,12 +73,14 @@ class ArcsecondStack:
         base_dir: Path | None = None,
         postgres_args: Sequence[str] = ("-c", "fsync=off"),
         database_options: Sequence[str] = (),
+        import_seconds: float = 0,
     ) -> None:
         """Plan a stack.
 
         `base_dir` is where the install directory is made; whoever runs the daemon must reach it.
         `healthcheck` gives the backend a probe of the engine's, each second (Docker only:
         podman's needs systemd). `database_options` are further ones of the engine's for the database's container.
+        `import_seconds` is how much longer the backend's code takes to be imported than this small one's.
         """
         suffix = secrets.token_hex(4)
         self.engine = engine
@@ -94,6 +96,7 @@ class ArcsecondStack:
         self._base_dir = base_dir
         self._postgres_args = list(postgres_args)
         self._database_options = list(database_options)
+        self._import_seconds = import_seconds
         self._directory: Path | None = None
 
     # Where things are
@@ -198,10 +201,12 @@ class ArcsecondStack:
     def create_backend_container(self, image: str | None = None, probe: Sequence[str] | None = None) -> None:
         """Create and start the backend container: it migrates, then serves. `probe` overrides its health check."""
         probe = probe or (PROBE if self._healthcheck else ())
+        importing = f"sleep {self._import_seconds} && {images.BACKEND_COMMAND}"
         self._run(
             self.backend,
             image or images.backend(self.engine),
             [*self._app_arguments(), "--stop-signal", "SIGINT", "--stop-timeout", "5", *probe],
+            ["sh", "-c", importing] if self._import_seconds else [],
         )
 
     def add_service(
