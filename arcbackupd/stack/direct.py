@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from arcbackupd.errors import ArcbackupdError, OperationFailed
-from arcbackupd.stack.process import Command, Dialogue, Finished, InputClosed, widen
+from arcbackupd.stack.process import Command, Dialogue, Finished, InputClosed, milliseconds, widen
 
 PLACES = ("/tmp", "/dev/shm", "/var/tmp")  # noqa: S108  # of the container, not of the host
 _PREFIX = "arcbackupd-pipe-"
@@ -190,7 +190,7 @@ class DirectOutput:
             return self._client.read(size, timeout=timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            left = None if deadline is None else max(deadline - time.monotonic(), 0) * 1000
+            left = None if deadline is None else milliseconds(max(deadline - time.monotonic(), 0))
             ready = [descriptor for descriptor, _ in self._poll.poll(left)]
             if not ready:
                 self.kill()

@@ -35,6 +35,7 @@ _REAP_SECONDS = 5
 _PIPE_SIZE = 1 << 20
 _MUCH = _PIPE_SIZE // 2
 _DRAIN_MILLISECONDS = 2
+_POLL_LIMIT = (1 << 31) - 1
 _ANY_STATUS = tuple(range(-64, 256))
 _INHERITED = (
     "PATH", "HOME", "DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH",
@@ -100,6 +101,7 @@ class _Running:
     def __init__(self, command: Command) -> None:
         self._command = command
         self._open: list[int] = []
+        self._finished = False
         self._error = self._keep(_open_memory(_ROOM))
 
     def begin(self) -> str:
@@ -117,6 +119,7 @@ class _Running:
         except sh.TimeoutException:
             self.kill()
             raise _timed_out(self._command, "did not end after its last byte") from None
+        self._finished = True
         return Finished(self._process.exit_code, b"", _last_words(self._error))
 
     def silent(self, seconds: float | None) -> TimedOut:
@@ -131,9 +134,10 @@ class _Running:
             raise
 
     def _end(self) -> None:
-        self.kill()
+        if not self._finished:  # else its process group's number may be somebody else's by now
+            self.kill()
+        self._close()  # first: one that can't be killed must not wait for us for ever
         self._process.wait()
-        self._close()
 
     def _keep(self, descriptor: int) -> int:
         self._open.append(descriptor)
@@ -187,7 +191,7 @@ class Stream(_Running):
 
     def read(self, size: int, *, timeout: float | None) -> bytes:
         """See `Output.read`."""
-        if timeout is not None and not self._poll.poll(timeout * 1000):
+        if timeout is not None and not self._poll.poll(milliseconds(timeout)):
             self.kill()
             raise self.silent(timeout)
         return os.read(self._reader, size)
@@ -263,7 +267,7 @@ class Dialogue(_Running):
 
     def read(self, size: int = _PIPE_SIZE, *, timeout: float | None = None) -> bytes:
         """The next answer; see `Output.read`."""
-        if timeout is not None and not self._poll.poll(timeout * 1000):
+        if timeout is not None and not self._poll.poll(milliseconds(timeout)):
             self.kill()
             raise self.silent(timeout)
         return os.read(self._answers, size)
@@ -273,6 +277,11 @@ class Dialogue(_Running):
         if not answer:  # it closed its output, and so will end
             raise InputClosed
         return answer
+
+
+def milliseconds(seconds: float) -> float:
+    """What `poll` takes: at most 24 days."""
+    return min(seconds * 1000, _POLL_LIMIT)
 
 
 def _pipe() -> tuple[int, int]:
@@ -320,12 +329,12 @@ def _environment(command: Command) -> dict[str, str]:
 
 def _wait(process: sh.RunningCommand, timeout: float | None) -> None:
     """Wait for its end. Raise sh.TimeoutException when it doesn't come."""
-    if timeout is not None:
+    if timeout is not None and hasattr(os, "pidfd_open"):  # a Python made for older systems lacks it
         # sh would look ten times a second, and most of what we run takes less than a tenth.
         with contextlib.suppress(OSError), _process_file(process.pid) as descriptor:
             poll = select.poll()
             poll.register(descriptor, select.POLLIN)
-            timeout = None if poll.poll(timeout * 1000) else 0
+            timeout = None if poll.poll(milliseconds(timeout)) else 0
     process.wait(timeout=timeout)
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from arcbackupd.errors import OperationFailed
 from arcbackupd.log import MASK
+from arcbackupd.stack import process
 from arcbackupd.stack.process import Command, Dialogue, Finished, InputClosed
 from tests.harness.process import wait_until
 from tests.unit.test_process import SECRET, assert_nothing_is_left, gone, open_files, sh
@@ -144,6 +145,20 @@ def test_leaving_a_dialogue_ends_the_program_and_all_that_it_began(tmp_path: Pat
         assert dialogue.read() == b"go\n"
     for pid in pids.read_text().split():
         wait_until(lambda pid=pid: gone(int(pid)), f"the end of {pid}")  # type: ignore[misc]
+
+
+def test_leaving_one_that_cannot_be_killed_ends_it_by_closing_its_pipes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "_kill", lambda _process: None)
+    with Dialogue(Command(("yes",))) as dialogue:
+        assert dialogue.read(2) == b"y\n"
+
+
+def test_a_time_limit_longer_than_the_kernel_counts_is_no_error() -> None:
+    with Dialogue(Command(("cat",))) as dialogue:
+        dialogue.write(b"x", nothing)
+        assert dialogue.read(timeout=1e9) == b"x"
+        dialogue.end_input()
+        assert dialogue.finish(timeout=1e9).status == 0
 
 
 def test_an_error_inside_a_dialogue_ends_the_program_and_is_the_one_that_is_told() -> None:
