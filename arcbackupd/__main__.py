@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -36,13 +37,15 @@ def check_config(path: Path, config: Path | None, as_json: bool) -> None:
     from arcbackupd import daemon
 
     path = config or path
-    failed = daemon.check_config(path)
+    jobs, destinations = daemon.check_config(path)
     if as_json:
-        jobs = [{"name": job.name, "problem": job.problem, "hint": job.hint} for job in failed]
-        click.echo(json.dumps({"config": str(path), "valid": True, "failed_jobs": jobs}))
+        failed = {"failed_jobs": list(map(asdict, jobs)), "failed_destinations": list(map(asdict, destinations))}
+        click.echo(json.dumps({"config": str(path), "valid": True, **failed}))
         return
-    for job in failed:
+    for job in jobs:
         click.echo(f"Job {job.name} would not load: {job.problem}\n  hint: {job.hint}", err=True)
+    for one in destinations:
+        click.echo(f"Destination {one.name} can't be used: {one.problem}\n  hint: {one.hint}", err=True)
     click.echo(f"{path}: valid")
 
 

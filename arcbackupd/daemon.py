@@ -20,6 +20,7 @@ from arcbackupd.control.access import AccessPolicy
 from arcbackupd.control.listening import Listener, inherited, listen
 from arcbackupd.control.server import ControlServer
 from arcbackupd.control.service import Parts, Service
+from arcbackupd.destinations.plugins import FailedDestination
 from arcbackupd.dumps.catalogue import Catalogue
 from arcbackupd.errors import ArcbackupdError, Busy, OperationFailed, UsageError
 from arcbackupd.jobs import JobContext
@@ -31,6 +32,8 @@ from arcbackupd.operations.boot import BootWatch
 from arcbackupd.operations.boot_dump import dump_boot
 from arcbackupd.operations.hold import let_go_of_leftover
 from arcbackupd.operations.holder import Holder
+from arcbackupd.operations.offhost.offhost import OffHost
+from arcbackupd.operations.offhost.offhost import load as load_off_host
 from arcbackupd.operations.own_starts import OwnStarts
 from arcbackupd.operations.queue import OperationQueue
 from arcbackupd.operations.restores import RESTORING, Restores
@@ -59,10 +62,13 @@ _SCAN_NICENESS = 19
 _log = get_logger()
 
 
-def check_config(path: Path) -> list[FailedJob]:
-    """Load the configuration as the daemon would. Raise UsageError; return third-party jobs that don't load."""
+def check_config(path: Path) -> tuple[list[FailedJob], list[FailedDestination]]:
+    """Load the configuration as the daemon would. Raise UsageError; return what can't be used all the same."""
     settings = load_settings(path)
-    return _checked_jobs(path, settings)
+    with _naming(path):
+        destinations = load_off_host(settings).values()
+        jobs = check_jobs(settings.jobs)
+    return jobs, [item for item in destinations if isinstance(item, FailedDestination)]
 
 
 def run(path: Path) -> None:
@@ -93,6 +99,7 @@ class Daemon:
         self._own_starts = OwnStarts()
         self._asking: asyncio.Task[object] | None = None
         self._queue: OperationQueue
+        self._uploads: dict[str, OperationQueue] = {}
         self._server: ControlServer
         self._household: Household
 
@@ -117,7 +124,8 @@ class Daemon:
                 notify.stopping()
                 _log.info("Stopping", message_id=MessageId.DAEMON_STOPPING)
                 await self._household.stop()
-            await self._queue.stop("the daemon stops", _FINISH_SECONDS)
+            stopping = [queue.stop("the daemon stops", 0) for queue in self._uploads.values()]
+            await asyncio.gather(self._queue.stop("the daemon stops", _FINISH_SECONDS), *stopping)
             if boot := self._household.watch.pending:
                 await asyncio.wait([boot], timeout=_LAST_WORDS.total_seconds())
             await asyncio.to_thread(self._household.watch.holder.release, "the daemon stops")
@@ -129,9 +137,13 @@ class Daemon:
         backups = Backups(settings, engine, self._queue, self._host, self._clock.doubt, self._catalogue)
 
         restores = Restores(settings, engine, self._queue, backups, self._own_starts)
+        with _naming(self._path):
+            off_host = OffHost(settings, backups, self._uploads)
+        backups.elsewhere = off_host
 
         def context(name: str) -> JobContext:
-            return JobContext(backups, restores, _log.bind(job=name), settings.state_dir, self._host)
+            log = _log.bind(job=name)
+            return JobContext(backups, restores, off_host, log, settings.state_dir, self._host)
 
         jobs = _load_jobs(self._path, settings, context, self._host)
         scheduler = Scheduler(jobs, submit=self._runner.submit, history=self._history, clock=self._clock)
@@ -154,7 +166,7 @@ class Daemon:
             # Its dump would wait for the end of the restore, and it for its dump.
             may_hold=lambda: self._queue.of_kind(*RESTORING) is None,
         )
-        return Household(Parts(settings, backups, restores, scheduler), watch)
+        return Household(Parts(settings, backups, restores, off_host, scheduler), watch)
 
     def _listener(self) -> Listener:
         sockets = notify.inherited_sockets()
@@ -369,11 +381,6 @@ def _load_jobs(
         if isinstance(job, FailedJob):
             _log.error(f"Job {job.name} failed to load: {job.problem}", job=job.name, hint=job.hint)
     return jobs
-
-
-def _checked_jobs(path: Path, settings: Settings) -> list[FailedJob]:
-    with _naming(path):
-        return check_jobs(settings.jobs)
 
 
 @contextlib.contextmanager

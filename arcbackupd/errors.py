@@ -74,3 +74,16 @@ KINDS: tuple[type[ArcbackupdError], ...] = (
     DaemonUnreachable,
     Busy,
 )
+
+LONGEST_MESSAGE = 500
+"""Characters of an error that is remembered or told in a line."""
+
+
+def describe(error: BaseException) -> str:
+    """An error in a line; also for one whose own text fails."""
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # noqa: BLE001 - a plugin's exception can do anything
+        text = ""
+    kind = type(error).__name__
+    return (f"{kind}: {text}" if text else kind)[:LONGEST_MESSAGE]

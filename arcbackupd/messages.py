@@ -58,5 +58,11 @@ class MessageId(StrEnum):
 
     HOLD_LEFT_OVER = "0f5807453d174bb9a9f78103adfbe426"
 
+    UPLOAD_DONE = "7fc9fa16b60a4aa9a697e06fe8e8bcd1"
+    """fields: DESTINATION, BYTES"""
+
+    UPLOAD_FAILED = "85be2e25ada4467da0d47e2291a9ce44"
+    """fields: DESTINATION, HINT, ERROR_CODE"""
+
     BOOT_NOT_SEEN = "93dcf1e9c4b4480c9c65d523e2139d11"
     """fields: HINT"""

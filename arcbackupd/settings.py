@@ -7,6 +7,7 @@ The only reader of either. What comes first wins: ``ARCBACKUPD_SECTION__KEY`` in
 from __future__ import annotations
 
 import os
+import re
 import stat
 import tomllib
 from datetime import timedelta
@@ -35,11 +36,13 @@ from pydantic_settings import (
 
 from arcbackupd.dotenv import DotenvError, parse_dotenv
 from arcbackupd.durations import parse_duration
+from arcbackupd.encryption import check_recipients
 from arcbackupd.errors import OperationFailed, UsageError
 from arcbackupd.niceness import IoClass
 
 DEFAULT_CONFIG = Path("/etc/arcbackupd/config.toml")
 CONFIG_VARIABLE = "ARCBACKUPD_CONFIG"
+_UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3}
 
 
 def _duration(value: object) -> object:
@@ -50,6 +53,18 @@ def _duration(value: object) -> object:
 
 def _duration_or_never(value: object) -> object:
     return None if value == "never" else _duration(value)
+
+
+def _rate(value: object) -> object:
+    match = re.fullmatch(r"(\d+) ?([kKMG]?)B?/s", value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError('not a rate such as "500 kB/s" or "10 MB/s"')
+    return int(match[1]) * _UNITS[match[2].upper()]
+
+
+def _recipients(value: tuple[str, ...]) -> tuple[str, ...]:
+    check_recipients(value)
+    return value
 
 
 def _positive(value: timedelta | None) -> timedelta | None:
@@ -69,6 +84,10 @@ AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 ContainerName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 DurationOrNever = Annotated[timedelta | None, BeforeValidator(_duration_or_never), AfterValidator(_positive)]
 Count = Annotated[int, Field(ge=0, le=1_000_000)]
+Rate = Annotated[int, BeforeValidator(_rate), Field(gt=0)]
+"""Bytes per second."""
+Recipients = Annotated[tuple[str, ...], AfterValidator(_recipients)]
+_PREFIX = r"^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$"
 
 
 class Section(BaseModel):
@@ -171,6 +190,66 @@ class Retention(Section):
     keep_yearly: Count = 0
 
 
+class OffHostRetention(Retention):
+    """Which dumps are kept at a destination: for longer than here, that is what it is for."""
+
+    keep_days: Annotated[int, Field(ge=1, le=36500)] = 90
+    keep_monthly: Count = 12
+
+
+class DestinationTable(Section):
+    """What every ``[destinations.NAME]`` may have; all its other keys are its type's own."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    retention: OffHostRetention = OffHostRetention()
+    bandwidth_limit: Rate | None = None
+
+
+class Stream(Section):
+    """Where to a stream goes: under which prefix, and encrypted to which age recipients."""
+
+    to: tuple[str, ...] = ()
+    prefix: Annotated[str, Field(pattern=_PREFIX)]
+    encrypt_to: Recipients = ()
+
+
+class DumpsStream(Stream):
+    """The dumps."""
+
+    prefix: Annotated[str, Field(pattern=_PREFIX)] = "dumps"
+
+
+class SecretsStream(Stream):
+    """``.env`` and the Compose files."""
+
+    prefix: Annotated[str, Field(pattern=_PREFIX)] = "secrets"
+
+
+class DataStream(Stream):
+    """The shared data, without the dumps."""
+
+    prefix: Annotated[str, Field(pattern=_PREFIX)] = "data"
+
+
+class Upload(Section):
+    """What goes off this host, and where to."""
+
+    dumps: DumpsStream = DumpsStream()
+    secrets: SecretsStream = SecretsStream()
+    data: DataStream = DataStream()
+
+    @model_validator(mode="after")
+    def _prefixes_apart(self) -> Upload:
+        prefixes = [self.dumps.prefix, self.secrets.prefix, self.data.prefix]
+        if any(one != other and f"{one}/".startswith(f"{other}/") for one in prefixes for other in prefixes):
+            raise ValueError("no prefix may be within another stream's")
+        if len(set(prefixes)) < len(prefixes):
+            raise ValueError("each stream needs a prefix of its own")
+        return self
+
+
 class Restore(Section):
     """How long what was replaced is kept, and services may take to come up."""
 
@@ -218,6 +297,8 @@ class Settings(BaseSettings):
     boot: Boot = Boot()
     retention: Retention = Retention()
     restore: Restore = Restore()
+    destinations: dict[str, DestinationTable] = {}
+    upload: Upload = Upload()
     status: Status = Status()
     jobs: dict[str, dict[str, Any]] = {}
 

@@ -62,6 +62,19 @@ class RestoreParameters(Parameters):
     force: bool | None = None
 
 
+class UploadParameters(Parameters):
+    """``destination``: which one; without it, all."""
+
+    destination: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+
+
+class FetchParameters(Parameters):
+    """``name``: which backup; ``identity``: the text of an age identity file, for an encrypted one."""
+
+    name: Annotated[str, Field(min_length=1, max_length=255)]
+    identity: Annotated[str, Field(min_length=1, max_length=32_768)] | None = None
+
+
 class OperationParameters(Parameters):
     """``operation``: the id of one."""
 
@@ -142,6 +155,15 @@ class BackupsService(Protocol):
     async def attach(self, call: Call[AttachParameters]) -> Reply:
         """Follow the operation that runs."""
 
+    async def plan_upload(self, call: Call[UploadParameters]) -> Reply:
+        """What an upload would do."""
+
+    async def upload(self, call: Call[UploadParameters]) -> Reply:
+        """Upload what is missing off this host."""
+
+    async def fetch(self, call: Call[FetchParameters]) -> Reply:
+        """Bring a backup back that is only off this host."""
+
     async def plan_restore(self, call: Call[RestoreParameters]) -> Reply:
         """What a restore would do."""
 
@@ -192,6 +214,9 @@ METHODS: Mapping[str, Method] = {
         Method("ResumeJob", Access.ADMIN, "resume_job", JobParameters),
         Method("Status", Access.READ, "status"),
         Method("Attach", Access.READ, "attach", AttachParameters, streams=True),
+        Method("PlanUpload", Access.ADMIN, "plan_upload", UploadParameters),
+        Method("Upload", Access.ADMIN, "upload", UploadParameters, streams=True),
+        Method("Fetch", Access.ADMIN, "fetch", FetchParameters, streams=True),
         Method("PlanRestore", Access.ADMIN, "plan_restore", RestoreParameters),
         Method("Restore", Access.ADMIN, "restore", RestoreParameters, streams=True),
         Method("PlanRollback", Access.ADMIN, "plan_rollback"),

@@ -9,8 +9,11 @@ from typing import Any
 from arcbackupd.control.interface import Reply
 from arcbackupd.dumps.catalogue import Backup
 from arcbackupd.dumps.compatibility import Badge, explain_newest
+from arcbackupd.errors import ArcbackupdError
 from arcbackupd.operations.backups import Backups, Listed
 from arcbackupd.operations.events import as_dict
+from arcbackupd.operations.offhost.offhost import DestinationState
+from arcbackupd.operations.offhost.upload import UploadOutcome
 from arcbackupd.operations.prune import RetentionPlan
 from arcbackupd.operations.queue import Operation
 from arcbackupd.operations.restore.replaced import Replaced
@@ -45,7 +48,7 @@ def backup_row(listed: Listed) -> dict[str, Any]:
         "leftover": list(compatibility.leftover),
         "manifest": backup.manifest is not None,
         "before_migrations": backup.before_migrations,
-        "stored": ["local"],
+        "stored": list(listed.stored),
     }
 
 
@@ -124,6 +127,29 @@ def job_row(state: JobState) -> dict[str, Any]:
         "last_error": state.problem or (run.message if run and failed else None),
         "plugin": state.name,
     }
+
+
+def destination_row(state: DestinationState) -> dict[str, Any]:
+    failure = state.failure
+    return {
+        "name": state.name,
+        "location": state.location,
+        "streams": list(state.streams),
+        "dumps": state.dumps,
+        "since": state.since and state.since.isoformat(),
+        "done_at": state.done_at and state.done_at.isoformat(),
+        "problem": state.problem or (failure.message if failure else None),
+        "hint": state.hint or (failure.hint if failure else None),
+    }
+
+
+def upload_result(name: str, operation: Operation[UploadOutcome]) -> dict[str, Any]:
+    """How an upload ended, whichever way."""
+    error = operation.result.exception()
+    if error is None:
+        return {**asdict(operation.result.result()), "error": None}
+    told = error.as_dict() if isinstance(error, ArcbackupdError) else None
+    return {"destination": name, "files": 0, "bytes": 0, "removed": [], "problems": [], "error": told}
 
 
 def last_good_reply(backup: Backup, now: datetime) -> dict[str, Any]:

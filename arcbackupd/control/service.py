@@ -14,16 +14,19 @@ from arcbackupd.control.interface import (
     AttachParameters,
     BackupParameters,
     Call,
+    FetchParameters,
     InspectParameters,
     JobParameters,
     NoParameters,
     OperationParameters,
     Reply,
     RestoreParameters,
+    UploadParameters,
 )
 from arcbackupd.control.replies import (
     backup_details,
     backup_row,
+    destination_row,
     job_row,
     last_good_reply,
     list_reply,
@@ -32,15 +35,17 @@ from arcbackupd.control.replies import (
     replaced_row,
     report_reply,
     retention_reply,
+    upload_result,
 )
 from arcbackupd.dumps.catalogue import Backup
 from arcbackupd.dumps.manifest import Reason
-from arcbackupd.errors import ArcbackupdError, OperationFailed, UsageError
+from arcbackupd.errors import ArcbackupdError, OperationFailed, Refused, UsageError
 from arcbackupd.jobs import JobStatus
 from arcbackupd.operations.backups import Backups
 from arcbackupd.operations.backups_dir import check_shared_path
 from arcbackupd.operations.events import as_dict
 from arcbackupd.operations.health import Facts, Problem, Severity, Thresholds, assess
+from arcbackupd.operations.offhost.offhost import DestinationState, OffHost
 from arcbackupd.operations.queue import Operation, OperationQueue
 from arcbackupd.operations.restore.checks import Request
 from arcbackupd.operations.restore.report import Report
@@ -64,6 +69,7 @@ class Parts:
     settings: Settings
     backups: Backups
     restores: Restores
+    off_host: OffHost
     scheduler: Scheduler
 
 
@@ -149,13 +155,50 @@ class Service:
         restored = self._parts().restores.last() if operation.kind in RESTORING else None
         return {"operation": operation_reply(operation), "restore": report_reply(restored, operation.id)}
 
+    async def plan_upload(self, call: Call[UploadParameters]) -> Reply:
+        """What an upload would do."""
+        off_host = self._parts().off_host
+        places = off_host.find(call.parameters.destination)
+        plans = await asyncio.gather(*(asyncio.to_thread(off_host.plan, place) for place in places))
+        return {"plans": [asdict(plan) for plan in plans]}
+
+    async def upload(self, call: Call[UploadParameters]) -> Reply:
+        """Upload to all at the same time; their events come one destination after another."""
+        off_host = self._parts().off_host
+        operations = {place.name: off_host.upload(place) for place in off_host.find(call.parameters.destination)}
+        results = []
+        for name, operation in operations.items():
+            await _follow(operation, call)
+            await asyncio.wait([operation.result])
+            results.append(upload_result(name, operation))
+        return {"results": results}
+
+    async def fetch(self, call: Call[FetchParameters]) -> Reply:
+        """Bring a backup back that is only off this host."""
+        operation = await self._fetching(call.parameters.name, call.parameters.identity)
+        await _follow(operation, call)
+        return {"name": await asyncio.shield(operation.result)}
+
+    async def _fetching(self, name: str, identity: str | None) -> Operation[str]:
+        parts = self._parts()
+        listed = await asyncio.to_thread(parts.backups.find, name)
+        if listed.here:
+            raise Refused("not-needed", f"{listed.backup.name} is on this host.", hint="There is nothing to fetch.")
+        return parts.off_host.fetch(listed.backup.name, identity)
+
     async def plan_restore(self, call: Call[RestoreParameters]) -> Reply:
         """What a restore would do."""
         restores, wanted = self._parts().restores, call.parameters
         return {"plan": plan_reply(await asyncio.to_thread(restores.plan, wanted.name, _request(wanted)))}
 
     async def restore(self, call: Call[RestoreParameters]) -> Reply:
-        """Restore a backup after whatever dump runs, showing both."""
+        """Restore a backup after whatever dump runs, showing both; one that is only elsewhere is fetched first."""
+        listed = await asyncio.to_thread(self._parts().backups.find, call.parameters.name)
+        if not listed.here and listed.backup.name == call.parameters.name:
+            fetching = self._parts().off_host.fetch(listed.backup.name)
+            await call.send({"operation": fetching.id})
+            await _follow(fetching, call)
+            await asyncio.shield(fetching.result)
         before = self._queue.current
         return await self._restored(
             self._parts().restores.restore(call.parameters.name, _request(call.parameters)), before, call
@@ -178,7 +221,8 @@ class Service:
 
     async def cancel(self, call: Call[OperationParameters]) -> Reply:
         """Tell an operation to stop, unless it has come too far for that."""
-        operation = self._queue.find(call.parameters.operation)
+        wanted = call.parameters.operation
+        operation = self._queue.find(wanted) or self._parts().off_host.find_operation(wanted)
         if operation is None:
             hint = "`arcbackupctl status` shows what runs."
             raise UsageError(
@@ -211,6 +255,7 @@ class Service:
         parts = self._parts()
         now = datetime.now(UTC)
         look = _look(parts.backups)
+        destinations = parts.off_host.states()
         last_good, frozen = look.last_good, look.frozen
         states = parts.scheduler.states()
         facts = Facts(
@@ -222,7 +267,7 @@ class Service:
             clock_doubt=self._clock.doubt(now),
             failed_jobs={state.name: state.problem for state in states if state.problem},
             paused_jobs=tuple(state.name for state in states if state.paused),
-            trouble=(*look.trouble, *_restore_trouble(parts.restores)),
+            trouble=(*look.trouble, *_restore_trouble(parts.restores), *_off_host_trouble(destinations)),
             looked=look.looked,
         )
         state, problems = assess(facts, self._thresholds(parts))
@@ -237,6 +282,7 @@ class Service:
             "retention": {"frozen": frozen},
             "restore": report_reply(parts.restores.last(), None),
             "replaced": [replaced_row(kept) for kept in parts.restores.replaced()],
+            "destinations": [destination_row(state) for state in destinations],
         }
 
     def _thresholds(self, parts: Parts) -> Thresholds:
@@ -338,6 +384,16 @@ def _restore_trouble(restores: Restores) -> Iterator[Problem]:
             hint = "`arcbackupctl rollback` brings it back, `arcbackupctl discard-replaced` drops it for good."
             message = f"{kept.database}, which a restore replaced, is in no backup: {kept.problem}"
             yield Problem("replaced-without-backup", message, hint, Severity.WARNING)
+
+
+def _off_host_trouble(destinations: list[DestinationState]) -> Iterator[Problem]:
+    for state in destinations:
+        if state.problem:
+            message = f"Destination {state.name} can't be used: {state.problem}."
+            yield Problem("destination-failed", message, state.hint or "", Severity.WARNING)
+        if state.failure and state.streams:
+            message = f"The last upload to {state.name} failed: {state.failure.message}"
+            yield Problem("upload-failed", message, state.failure.hint, Severity.WARNING)
 
 
 def _critical(error: ArcbackupdError) -> Problem:

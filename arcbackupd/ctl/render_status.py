@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from arcbackupd.ctl.render import COLORS, Row, Screen, event_line, jobs
+from arcbackupd.ctl.render_offhost import destinations
 from arcbackupd.ctl.render_restore import RESTORES, kept, last_problem
 from arcbackupd.ctl.words import ago, clean, moment, paragraph, size
 
@@ -18,7 +19,7 @@ _SAFE = {
 
 def status(reply: Row, screen: Screen) -> str:
     """``status``: the answer in the first line, then what to do, then what runs and when."""
-    # Of a daemon older than restores, there are no such fields.
+    # Of a daemon older than restores and destinations, there are no such fields.
     restores = [last_problem(reply.get("restore"), screen), kept(reply.get("replaced") or (), screen)]
     parts = [
         _first_line(reply, screen),
@@ -27,6 +28,7 @@ def status(reply: Row, screen: Screen) -> str:
         *restores,
         _around(reply, screen),
     ]
+    parts.append(destinations(reply.get("destinations") or (), screen))
     if reply["jobs"]:
         parts.append(jobs(reply["jobs"], screen))
     return "\n\n".join(part for part in parts if part)

@@ -123,6 +123,33 @@ class PartialDump:
             self._error = error
 
 
+class IncomingDump:
+    """A dump that comes whole from elsewhere, hidden until it is proved. A context manager."""
+
+    def __init__(self, directory: Path, name: str, rights: FileRights) -> None:
+        self._directory = directory
+        self._name = name
+        self.path = directory / f"{_PARTIAL_PREFIX}{name}{_PARTIAL_SUFFIX}"
+        """The hidden name."""
+        self.path.unlink(missing_ok=True)  # of a try that was killed
+        self.file = os.fdopen(_create(self.path, rights), "wb")
+        """Open for writing."""
+
+    def __enter__(self) -> IncomingDump:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.file.close()
+        self.path.unlink(missing_ok=True)
+
+    def publish(self) -> None:
+        """Make it durable and give it its name. Raise FileExistsError when there is one of that name."""
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        _link_or_rename(self.path, self._directory / self._name)
+        make_durable(self._directory)
+
+
 def link_unchanged(directory: Path, previous: str, name: BackupName) -> BackupName:
     """Give an existing dump another name as well, and the present as its mtime; NoLinks where that can't be."""
 

@@ -35,6 +35,7 @@ from pydantic import BaseModel, ConfigDict
 from structlog.typing import FilteringBoundLogger
 
 from arcbackupd.operations.backups import Backups
+from arcbackupd.operations.offhost.offhost import OffHost
 from arcbackupd.operations.restores import Restores
 from arcbackupd.schedule import Schedule
 
@@ -79,6 +80,8 @@ class JobContext:
     """The backups: ``await context.backups.take(Reason.MANUAL).result`` takes one, after whatever runs."""
     restores: Restores
     """The restores, and the databases that they replaced."""
+    off_host: OffHost
+    """The destinations, and what is there."""
     log: FilteringBoundLogger
     """Carries the job's name. The event is a sentence; keyword arguments become fields of the journal."""
     state_dir: Path

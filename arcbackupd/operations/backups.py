@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Protocol
 
 from arcbackupd.dumps.catalogue import Backup, Catalogue
 from arcbackupd.dumps.compatibility import Badge, Compatibility, compare
@@ -36,6 +38,8 @@ _AHEAD = timedelta(minutes=1)
 """A dump whose second was taken is named after a later one."""
 _NO_FAILURE = (SUPERSEDED, BACKEND_STOPPED)
 """Codes of the errors of dumps that were given up because there is, or will be, a better one."""
+LOCAL = "local"
+"""Where a backup is that is on this host."""
 _log = get_logger()
 
 
@@ -46,6 +50,23 @@ class Listed:
     index: int
     backup: Backup
     compatibility: Compatibility
+    stored: tuple[str, ...] = (LOCAL,)
+    """Where it is: here, and the destinations that have it."""
+
+    @property
+    def here(self) -> bool:
+        """Whether it is on this host."""
+        return LOCAL in self.stored
+
+
+class Elsewhere(Protocol):
+    """What is known of copies off this host."""
+
+    def where(self, backups: Iterable[Backup]) -> dict[str, tuple[str, ...]]:
+        """The destinations that have each of some backups, by its name."""
+
+    def only_there(self, here: Iterable[str]) -> list[Backup]:
+        """The backups that are at a destination, and under none of those names here."""
 
 
 class Backups:
@@ -73,6 +94,8 @@ class Backups:
         """The backend whose migrations decide on compatibility."""
         self.catalogue = catalogue
         """What is known of the files."""
+        self.elsewhere: Elsewhere | None = None
+        """What is known of copies off this host, if any are made."""
         self.last_dump_failure: str | None = None
         """Why the last dump since the start failed, whoever asked for it; ``None`` when it didn't."""
 
@@ -94,10 +117,25 @@ class Backups:
         return read_installation(self._settings.install_dir, with_password=False).backups_dir
 
     def list(self) -> list[Listed]:
-        """All backups, newest first, with their badges. Blocking, and slow when the backend has to be asked."""
-        backups = self.catalogue.read(self.directory())
+        """All backups, newest first, with their badges, those off this host too.
+
+        Blocking, and slow when the backend has to be asked.
+        """
+        here = self.catalogue.read(self.directory())
+        there = self.elsewhere.only_there(backup.name for backup in here) if self.elsewhere else []
+        backups = sorted([*here, *there], key=lambda backup: (backup.taken_at, backup.kind), reverse=True)
         code = self.backend.migrations() if backups else CodeMigrations(None)
-        return [Listed(index, backup, _compatibility(backup, code)) for index, backup in enumerate(backups, 1)]
+        where = self.elsewhere.where(backups) if self.elsewhere else {}
+        names = {backup.name for backup in here}
+        return [
+            Listed(
+                index,
+                backup,
+                _compatibility(backup, code),
+                (*((LOCAL,) if backup.name in names else ()), *where.get(backup.name, ())),
+            )
+            for index, backup in enumerate(backups, 1)
+        ]
 
     def find(self, reference: str) -> Listed:
         """The backup that a reference means. Raise NoSuchBackup when it means none, or several."""
@@ -134,6 +172,11 @@ class Backups:
         return verify_file(self.directory() / backup.name, backup)
 
     # Doing.
+
+    async def settled(self) -> None:
+        """Wait until no dump runs or waits any more."""
+        while dumping := self._queue.of_kind("dump"):
+            await asyncio.wait([dumping.result])
 
     def take(self, reason: Reason, boot: BootDump | None = None) -> Operation[TakeOutcome]:
         """Queue a dump; its outcome is the operation's ``result``, and the journal's.

@@ -133,6 +133,10 @@ class OperationQueue:
         """An operation of one of these kinds that runs or waits."""
         return next((operation for operation in self._all() if operation.kind in kinds), None)
 
+    def waiting(self, kind: str) -> Operation[Any] | None:
+        """An operation of a kind that hasn't begun."""
+        return next((operation for _, _, operation in self._waiting if operation.kind == kind), None)
+
     def find(self, identity: str) -> Operation[Any] | None:
         """The operation of that id, while it runs or waits."""
         return next((operation for operation in self._all() if operation.id == identity), None)

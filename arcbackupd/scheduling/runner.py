@@ -9,11 +9,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from arcbackupd.errors import ArcbackupdError, OperationFailed
+from arcbackupd.errors import LONGEST_MESSAGE, ArcbackupdError, OperationFailed, describe
 from arcbackupd.jobs import JobOutcome, JobStatus
 from arcbackupd.log import bound, get_logger
 from arcbackupd.scheduling.plugins import LoadedJob
-from arcbackupd.scheduling.state import LONGEST_MESSAGE, STATE_HINT, StateFile, describe, time_or_none
+from arcbackupd.scheduling.state import STATE_HINT, StateFile, time_or_none
 
 _log = get_logger()
 

@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from arcbackupd.errors import describe
 from arcbackupd.files import write_atomically
 from arcbackupd.log import get_logger
 
-LONGEST_MESSAGE = 500
 STATE_HINT = "Check the space in the daemon's state directory, and who owns it."
 _log = get_logger()
 
@@ -52,13 +52,3 @@ def time_or_none(value: object) -> datetime | None:
     except ValueError:
         return None
     return moment.astimezone(UTC) if moment is not None and moment.tzinfo is not None else None
-
-
-def describe(error: BaseException) -> str:
-    """An error in a line; also for one whose own text fails."""
-    try:
-        text = " ".join(str(error).split())
-    except Exception:  # noqa: BLE001 - a plugin's exception can do anything
-        text = ""
-    kind = type(error).__name__
-    return (f"{kind}: {text}" if text else kind)[:LONGEST_MESSAGE]

@@ -26,12 +26,14 @@ from arcbackupd.control.interface import (
     AttachParameters,
     BackupParameters,
     Call,
+    FetchParameters,
     InspectParameters,
     JobParameters,
     NoParameters,
     OperationParameters,
     Reply,
     RestoreParameters,
+    UploadParameters,
 )
 from arcbackupd.control.listening import Listener, listen
 from arcbackupd.control.server import ControlServer, Limits
@@ -115,6 +117,7 @@ def status_reply(**changes: Any) -> dict[str, Any]:
         "retention": {"frozen": None},
         "restore": None,
         "replaced": [],
+        "destinations": [],
     }
     return reply | changes
 
@@ -195,6 +198,22 @@ RESULT: dict[str, Any] = {
 }
 
 
+UPLOAD_PLAN = {
+    "destination": "nas",
+    "location": "file:///mnt/nas",
+    "streams": ["dumps", "data"],
+    "put": ["dumps/backup-20260102-120000.sql.gz"],
+    "remove": ["dumps/backup-20250102-120000.sql.gz"],
+    "bytes": 1234,
+}
+
+
+def upload_result(**changed: Any) -> dict[str, Any]:
+    """How an upload ended: well, unless it is changed."""
+    result = {"destination": "nas", "files": 2, "bytes": 1234, "removed": [], "problems": [], "error": None}
+    return {**result, **changed}
+
+
 RESTORE = {"id": "op-7", "kind": "restore", "state": "running", "started_at": "2026-01-02T12:30:00Z", "event": None}
 RESTORE_EVENTS: list[dict[str, Any]] = [
     {"type": "step", "name": "load", "text": "Loading the backup"},
@@ -219,6 +238,7 @@ class SmallService:
     """While set to an Event that isn't set, ``attach`` streams without end, and a restore doesn't end."""
     planned: dict[str, Any] = field(default_factory=restore_plan)
     report: dict[str, Any] | None = field(default_factory=restore_report)
+    uploaded: list[dict[str, Any]] = field(default_factory=lambda: [upload_result()])
     begun: list[Call[Any]] = field(default_factory=list)
     """The calls that began a restore or a rollback."""
     cancelled: list[str] = field(default_factory=list)
@@ -297,6 +317,21 @@ class SmallService:
     async def status(self, call: Call[NoParameters]) -> Reply:
         self._came(call)
         return self.status_is
+
+    async def plan_upload(self, call: Call[UploadParameters]) -> Reply:
+        self._came(call)
+        return {"plans": [UPLOAD_PLAN]}
+
+    async def upload(self, call: Call[UploadParameters]) -> Reply:
+        self._came(call)
+        for event in EVENTS:
+            await call.send({"event": event})
+        return {"results": self.uploaded}
+
+    async def fetch(self, call: Call[FetchParameters]) -> Reply:
+        self._came(call)
+        await call.send({"event": EVENTS[0]})
+        return {"name": call.parameters.name}
 
     async def plan_restore(self, call: Call[RestoreParameters]) -> Reply:
         self._came(call)

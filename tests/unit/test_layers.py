@@ -28,8 +28,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("settings",),
     ("postgres",),
     ("dumps",),
+    ("plugins",),
     ("log",),
-    ("schedule", "dotenv", "durations", "files", "notify", "messages", "niceness"),
+    ("schedule", "dotenv", "durations", "encryption", "files", "notify", "messages", "niceness"),
     ("errors",),
 )
 """A room may use the rooms on the floors below its own, and none beside it."""

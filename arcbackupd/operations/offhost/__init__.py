@@ -1,0 +1,1 @@
+"""Copies off this host: what should be where, how it gets there, what is there, and how it comes back."""

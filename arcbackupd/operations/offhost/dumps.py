@@ -1,0 +1,191 @@
+"""The dumps at a destination: which are there, which are missing there, which have to go."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from arcbackupd.dumps.catalogue import Backup, FileIdentity, open_backup
+from arcbackupd.dumps.dumpfile import MEMBER_SIZE, DamagedDump, read_manifest
+from arcbackupd.dumps.manifest import Manifest
+from arcbackupd.dumps.names import BackupName, parse_name
+from arcbackupd.dumps.retention import Candidate, Plan, Policy, plan_retention
+from arcbackupd.encryption import SUFFIX
+from arcbackupd.errors import OperationFailed
+from arcbackupd.operations.events import Step, Steps
+from arcbackupd.operations.offhost.memory import DestinationMemory, Present
+from arcbackupd.operations.offhost.sending import Sending
+from arcbackupd.settings import Stream
+
+_ENCRYPTED = "only off-host, encrypted: what it holds isn't known on this host"
+_UNREAD = "only off-host: what it holds hasn't been read from there yet"
+
+
+@dataclass(frozen=True)
+class StoredDump:
+    """A dump that is at a destination, as of the last look, and what is known of it."""
+
+    key: str
+    name: BackupName
+    file: Present
+    manifest: Manifest | None
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether it needs an identity to be read."""
+        return self.key.endswith(SUFFIX)
+
+    @property
+    def backup(self) -> Backup:
+        """The same as a backup, for one that isn't here."""
+        unreadable = None if self.manifest else _ENCRYPTED if self.encrypted else _UNREAD
+        return Backup(
+            name=str(self.name),
+            kind=self.name.kind,
+            taken_at=self.name.taken_at,
+            identity=FileIdentity(0, self.file.size, int(self.file.modified_at.timestamp() * 1e9)),
+            modified_at=self.file.modified_at,
+            arrived_at=self.file.modified_at,
+            links=1,
+            manifest=self.manifest,
+            unreadable=unreadable,
+        )
+
+
+def stored_dumps(memory: DestinationMemory, prefix: str) -> Iterator[StoredDump]:
+    """The dumps below a prefix at the last look."""
+    for key, file in memory.facts.present.items():
+        name = parse_name(key.removeprefix(f"{prefix}/").removesuffix(SUFFIX))
+        if name:
+            yield StoredDump(key, name, file, memory.manifest(key))
+
+
+def dump_key(backup: Backup, stream: Stream) -> str:
+    """Where a backup belongs."""
+    return f"{stream.prefix}/{backup.name}{SUFFIX if stream.encrypt_to else ''}"
+
+
+def missing_dumps(backups: Sequence[Backup], memory: DestinationMemory, stream: Stream) -> list[Backup]:
+    """The good backups whose content isn't there under any name, newest first."""
+    stored = list(stored_dumps(memory, stream.prefix))
+    names = {str(dump.name) for dump in stored}
+    contents = {dump.manifest.content_sha256 for dump in stored if dump.manifest}
+    missing = []
+    for backup in backups:
+        if backup.good and backup.name not in names and backup.content not in contents:
+            missing.append(backup)
+            contents.add(backup.content or backup.name)
+    return missing
+
+
+def look(sending: Sending, stream: Stream) -> Steps[None]:
+    """Look which dumps are there, and read the manifests that aren't known of those that can be read."""
+    memory = sending.place.memory
+    memory.looked(sending.destination.list(stream.prefix))
+    unknown = [d for d in stored_dumps(memory, stream.prefix) if d.manifest is None and not d.encrypted]
+    for number, dump in enumerate(unknown, 1):
+        if number == 1:
+            yield Step("read-manifests", f"Reading what {len(unknown)} dumps at {sending.place.name} hold")
+        manifest = yield from _manifest_there(sending, dump)
+        if manifest:
+            memory.remember_manifest(dump.key, manifest)
+
+
+def _manifest_there(sending: Sending, dump: StoredDump) -> Steps[Manifest | None]:
+    head = yield from sending.read(dump.key, MEMBER_SIZE)
+    try:
+        manifest = read_manifest(io.BytesIO(head), dump.file.size)
+    except DamagedDump:  # cut short, or its contents stand at its end: a fetch will tell
+        return None
+    return manifest
+
+
+def send_dumps(sending: Sending, stream: Stream, backups: Sequence[Backup], directory: Path) -> Steps[None]:
+    """Send what is missing, newest first; note what is there under the same name and is something else."""
+    memory = sending.place.memory
+    stored = {str(dump.name): dump for dump in stored_dumps(memory, stream.prefix)}
+    for backup in backups:
+        if (dump := stored.get(backup.name)) and (why := _difference(backup, dump, memory)):
+            sending.problems.append(f"{dump.key} at {sending.place.name} is not the dump of that name: {why}.")
+    for backup in missing_dumps(backups, memory, stream):
+        with suppress(FileNotFoundError):  # pruned meanwhile
+            yield from _send_dump(sending, stream, backup, directory)
+    memory.looked(sending.destination.list(stream.prefix))
+
+
+def _send_dump(sending: Sending, stream: Stream, backup: Backup, directory: Path) -> Steps[None]:
+    key = dump_key(backup, stream)
+    yield Step("upload", f"Uploading {backup.name} to {sending.place.name}")
+    try:
+        with open_backup(directory / backup.name) as file:
+            staged = yield from sending.send(file, key, stream.encrypt_to)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise OperationFailed(
+            "backups-unreadable",
+            f"{backup.name} can't be read: {error.strerror}.",
+            hint="The disk may be failing: `journalctl -k`.",
+        ) from error
+    sending.place.memory.added(key, staged)
+    if backup.manifest:
+        sending.place.memory.remember_manifest(key, backup.manifest)
+
+
+def _difference(backup: Backup, dump: StoredDump, memory: DestinationMemory) -> str | None:
+    if put := memory.facts.put.get(dump.key):
+        return None if put.size == dump.file.size else f"{put.size:,} bytes were sent, {dump.file.size:,} are there"
+    if dump.encrypted:
+        return None if dump.file.size > backup.size else "it is too short"
+    if dump.file.size != backup.size:
+        return f"it has {dump.file.size:,} bytes, and not {backup.size:,}"
+    if dump.manifest != backup.manifest:
+        return "its manifest is another one"
+    return None
+
+
+def plan_pruning(
+    memory: DestinationMemory, prefix: str, policy: Policy, host: str, clock_doubt: str | None
+) -> Plan:
+    """What retention says of the dumps there that this host put there, by their keys.
+
+    Age counts by two clocks, that of the names and the destination's own, and by the one that makes it younger: a
+    wrong clock on either side removes nothing.
+    """
+    ours = [dump for dump in stored_dumps(memory, prefix) if _is_ours(dump, memory, host)]
+    candidates = [_candidate(dump) for dump in ours]
+    return plan_retention(candidates, policy, datetime.now(UTC), clock_doubt)
+
+
+def _is_ours(dump: StoredDump, memory: DestinationMemory, host: str) -> bool:
+    return dump.key in memory.facts.put or (dump.manifest is not None and dump.manifest.host == host)
+
+
+def _candidate(dump: StoredDump) -> Candidate:
+    taken_at, came_at = dump.name.taken_at, dump.file.modified_at
+    return Candidate(
+        name=dump.key,
+        taken_at=min(taken_at, came_at),
+        counts_from=max(taken_at, came_at),
+        good=True,
+        content=dump.manifest.content_sha256 if dump.manifest else None,
+    )
+
+
+def prune(sending: Sending, plan: Plan) -> Steps[list[str]]:
+    """Remove what a plan says; return the keys. What the destination keeps all the same is noted."""
+    removed = []
+    for key in plan.pruned:
+        yield Step("remove", f"Removing {key} from {sending.place.name}")
+        try:
+            sending.destination.delete(key)
+        except OperationFailed as error:  # an object lock, say
+            sending.problems.append(f"{key} stays at {sending.place.name}: {error.message}")
+        else:
+            sending.place.memory.removed(key)
+            removed.append(key)
+    return removed

@@ -1,0 +1,129 @@
+"""An upload to one destination: what is missing there of each stream that goes there, then its retention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from arcbackupd.dumps.catalogue import Backup
+from arcbackupd.dumps.retention import Plan, Policy
+from arcbackupd.errors import ArcbackupdError
+from arcbackupd.operations.backups import Backups
+from arcbackupd.operations.cancellation import Cancellation, Cancelled
+from arcbackupd.operations.events import Notice, Step, Steps
+from arcbackupd.operations.offhost.data import send_data
+from arcbackupd.operations.offhost.dumps import (
+    dump_key,
+    look,
+    missing_dumps,
+    plan_pruning,
+    prune,
+    send_dumps,
+)
+from arcbackupd.operations.offhost.secrets import send_secrets
+from arcbackupd.operations.offhost.sending import Place, Sending
+from arcbackupd.settings import Settings
+
+
+@dataclass(frozen=True)
+class UploadOutcome:
+    """What an upload did. ``problems`` are sentences about what is not as it should be there, or was left out."""
+
+    destination: str
+    files: int
+    bytes: int
+    removed: tuple[str, ...]
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class UploadPlan:
+    """What an upload would do: the dumps it would put there, of so many bytes, and remove, by their keys."""
+
+    destination: str
+    location: str
+    streams: tuple[str, ...]
+    put: tuple[str, ...]
+    remove: tuple[str, ...]
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Uploads:
+    """What all uploads of one configuration share."""
+
+    settings: Settings
+    backups: Backups
+
+    def streams(self, place: Place) -> tuple[str, ...]:
+        """Names of the streams that go to a place."""
+        upload = self.settings.upload
+        return tuple(name for name in ("dumps", "secrets", "data") if place.name in getattr(upload, name).to)
+
+    def plan(self, place: Place) -> UploadPlan:
+        """What an upload would do now. Looks at the destination, and changes nothing. Raise DestinationError."""
+        stream = self.settings.upload.dumps
+        place.destination.check()
+        missing: list[Backup] = []
+        remove: tuple[str, ...] = ()
+        if place.name in stream.to:
+            place.memory.looked(place.destination.list(stream.prefix))
+            missing = missing_dumps(self.backups.read(), place.memory, stream)
+            remove = self._pruning(place).pruned
+        put = tuple(dump_key(backup, stream) for backup in missing)
+        size = sum(backup.size for backup in missing)
+        return UploadPlan(place.name, place.destination.location, self.streams(place), put, remove, size)
+
+    def upload(self, place: Place, cancellation: Cancellation) -> Steps[UploadOutcome]:
+        """Bring a place up to date, stream by stream: one that fails doesn't keep the others from theirs.
+
+        Raise the first error of any.
+        """
+        place.memory.begun()
+        sending = Sending(place, cancellation)
+        errors: list[ArcbackupdError] = []
+        removed: list[str] = []
+        try:
+            yield Step("check", f"Looking at {place.name}")
+            place.destination.check()
+            place.staging.clear()
+            for step in self._steps(sending, removed):
+                try:
+                    yield from step()
+                except Cancelled:
+                    raise
+                except ArcbackupdError as error:
+                    yield Notice(error.message, error.hint)
+                    errors.append(error)
+        except ArcbackupdError as error:
+            errors.append(error)
+        if not (errors and isinstance(errors[-1], Cancelled)):
+            place.memory.ended(errors[0] if errors else None)
+        if errors:
+            raise errors[0]
+        return UploadOutcome(place.name, sending.sent, sending.sent_bytes, tuple(removed), tuple(sending.problems))
+
+    def _steps(self, sending: Sending, removed: list[str]) -> Iterator[Callable[[], Steps[Any]]]:
+        upload, name = self.settings.upload, sending.place.name
+        if name in upload.secrets.to:
+            yield lambda: send_secrets(sending, upload.secrets, self.settings.install_dir)
+        if name in upload.dumps.to:
+            yield lambda: self._dumps(sending, removed)
+        if name in upload.data.to:
+            yield lambda: self._data(sending)
+
+    def _dumps(self, sending: Sending, removed: list[str]) -> Steps[None]:
+        stream = self.settings.upload.dumps
+        yield from look(sending, stream)
+        yield from send_dumps(sending, stream, self.backups.read(), self.backups.directory())
+        removed.extend((yield from prune(sending, self._pruning(sending.place))))
+
+    def _data(self, sending: Sending) -> Steps[None]:
+        shared = self.backups.directory().parent
+        yield from send_data(sending, self.settings.upload.data, shared, self.backups.host)
+
+    def _pruning(self, place: Place) -> Plan:
+        policy = Policy(**place.table.retention.model_dump())
+        prefix = self.settings.upload.dumps.prefix
+        return plan_pruning(place.memory, prefix, policy, self.backups.host, self.backups.clock_doubt())
