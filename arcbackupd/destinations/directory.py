@@ -88,7 +88,7 @@ class DirectoryDestination(Destination[DirectorySettings]):
     def put(self, source: Path, key: str, transfer: Transfer) -> None:
         way = parts(self.name, key)
         with open_source(self.name, source) as file:
-            watched(transfer, lambda meter: self._put(file, source, way, meter))
+            watched(transfer, lambda meter: self._put(file, source, way, meter), lambda: self.delete(key))
 
     def get(self, key: str, target: BinaryIO, transfer: Transfer) -> None:
         def copy(meter: Meter) -> None:
@@ -141,7 +141,7 @@ class DirectoryDestination(Destination[DirectorySettings]):
         # What is read now comes from the disk or the server, and not from this host's memory of it.
         os.posix_fadvise(copy.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         copy.seek(0)
-        if sha256_of(iter(lambda: copy.read(BLOCK), b""), lambda _: meter.pace(0)) != digest.hexdigest():
+        if sha256_of(iter(lambda: copy.read(BLOCK), b""), lambda _: meter.check()) != digest.hexdigest():
             raise damaged(self.name, key)
 
     @contextmanager

@@ -6,6 +6,7 @@ runs beside the caller, who is free to look in between.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
 import time
@@ -63,6 +64,10 @@ class Meter:
         if self._stopped.wait(seconds):
             raise Stopped
 
+    def check(self) -> None:
+        """Raise Stopped when nobody wants the rest."""
+        self.pace(0)
+
     def take(self) -> int:
         """The bytes counted since this was asked last."""
         with self._lock:
@@ -74,10 +79,11 @@ class Meter:
         self._stopped.set()
 
 
-def watched(transfer: Transfer, work: Callable[[Meter], T]) -> T:
+def watched(transfer: Transfer, work: Callable[[Meter], T], undo: Callable[[], None] = lambda: None) -> T:
     """Do ``work`` beside us and return what it returns or raise what it raises, telling ``advance`` all the while.
 
-    What ``advance`` raises is raised once ``work`` has ended: at its next block, or after its own timeout.
+    What ``advance`` raises is raised once ``work`` has ended: at its next block, or after its own timeout. If it
+    was done by then, ``undo`` undoes it as far as it can.
     """
     meter = Meter(transfer.limit)
     with ThreadPoolExecutor(1, thread_name_prefix="transfer") as beside:
@@ -85,12 +91,15 @@ def watched(transfer: Transfer, work: Callable[[Meter], T]) -> T:
         try:
             while not wait([working], timeout=_TELL_SECONDS).done:
                 transfer.advance(meter.take())
+            if working.exception() is None:
+                transfer.advance(meter.take())
         except BaseException:
             meter.stop()
+            if working.exception() is None:
+                with contextlib.suppress(DestinationError):
+                    undo()
             raise
-    result = working.result()
-    transfer.advance(meter.take())
-    return result
+        return working.result()
 
 
 def parts(name: str, key: str) -> tuple[str, ...]:
@@ -168,3 +177,11 @@ def taken(name: str, key: str) -> DestinationError:
 def lacking(name: str, key: str) -> DestinationError:
     """There is no such file."""
     return DestinationError("destination-lacks", f"The destination {name!r} has no file {key}.")
+
+
+def changed(name: str, source: Path) -> DestinationError:
+    """What is to be stored didn't stay as it was."""
+    message = f"{source} can't be stored in the destination {name!r}: it changed meanwhile."
+    return DestinationError(
+        "destination-failed", message, hint="Only files that don't change any more can be stored."
+    )
