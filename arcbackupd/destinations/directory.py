@@ -147,17 +147,12 @@ class DirectoryDestination(Destination[DirectorySettings]):
     @contextmanager
     def _stored(self, key: str) -> Iterator[BinaryIO]:
         """Open a file that is there. Raise DestinationError."""
-        *way, last = parts(self.name, key)
+        way = parts(self.name, key)
         with self._root(f"reading {key}") as root:
-            file = None
-            with _if_there(), _within(root, tuple(way)) as directory:
-                file = os.open(last, _FILE, dir_fd=directory)
-            if file is None:
+            if (descriptor := _open_regular(root, way)) is None:
                 raise lacking(self.name, key)
-            with open(file, "rb", buffering=0) as opened:
-                if not stat.S_ISREG(os.fstat(file).st_mode):
-                    raise lacking(self.name, key)
-                yield opened
+            with open(descriptor, "rb", buffering=0) as file:
+                yield file
 
     @contextmanager
     def _root(self, doing: str) -> Iterator[int]:
@@ -239,6 +234,16 @@ def _within(root: int, way: tuple[str, ...], *, create: bool = False) -> Iterato
 
 def _partial(root: int) -> contextlib.AbstractContextManager[int]:
     return _within(root, (PARTIAL,), create=True)
+
+
+def _open_regular(root: int, way: tuple[str, ...]) -> int | None:
+    """Open a file; ``None`` when there is none, or what is there is something else."""
+    with _if_there(), _within(root, way[:-1]) as directory:
+        descriptor = os.open(way[-1], _FILE, dir_fd=directory)
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return descriptor
+        os.close(descriptor)
+    return None
 
 
 @contextmanager

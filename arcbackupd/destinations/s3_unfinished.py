@@ -54,7 +54,7 @@ def unfinished(bucket: Bucket, prefix: str) -> Iterator[Unfinished]:
     """Yield those whose path begins so. Raise OSError or ValueError for what isn't understood."""
     marker: dict[str, str] = {}
     while True:
-        answer = _ask(bucket, "GET", "", {"uploads": "", "prefix": prefix, **marker})
+        answer = ask(bucket, "GET", "", {"uploads": "", "prefix": prefix, **marker})
         root = ElementTree.fromstring(answer)  # noqa: S314  # see the import
         for found in root.iterfind("{*}Upload"):
             yield Unfinished(_text(found, "Key"), _text(found, "UploadId"), _time(_text(found, "Initiated")))
@@ -71,7 +71,7 @@ def unfinished(bucket: Bucket, prefix: str) -> Iterator[Unfinished]:
 
 def abort(bucket: Bucket, upload: Unfinished) -> None:
     """Remove it and its parts. Raise OSError."""
-    _ask(bucket, "DELETE", upload.path, {"uploadId": upload.upload})
+    ask(bucket, "DELETE", upload.path, {"uploadId": upload.upload})
 
 
 def _text(element: ElementTree.Element, name: str) -> str:
@@ -87,11 +87,12 @@ def _time(text: str) -> datetime:
     return told if told.tzinfo else told.replace(tzinfo=UTC)
 
 
-def _ask(bucket: Bucket, method: str, path: str, query: dict[str, str]) -> bytes:
+def ask(bucket: Bucket, method: str, path: str, query: dict[str, str]) -> bytes:
+    """Make a request without a body and return the answer's. Raise OSError."""
     url = bucket.url + (f"/{quote(path, safe='/~')}" if path else "")
     asked = "&".join(f"{quote(name, safe='~')}={quote(query[name], safe='~')}" for name in sorted(query))
     headers = _signed(bucket, method, url, asked, datetime.now(UTC))
-    request = urllib.request.Request(f"{url}?{asked}", method=method, headers=headers)  # noqa: S310  # the operator's
+    request = urllib.request.Request(f"{url}?{asked}".rstrip("?"), method=method, headers=headers)  # noqa: S310  # the operator's
     opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=bucket.trust))
     with opener.open(request, timeout=bucket.timeout) as answer:
         read: bytes = answer.read(_ANSWER_LIMIT)
