@@ -25,13 +25,12 @@ from arcbackupd.encryption import SUFFIX
 from arcbackupd.files import write_atomically
 from arcbackupd.operations.events import Step, Steps
 from arcbackupd.operations.offhost.moving import moving
-from arcbackupd.operations.offhost.sending import Sending
+from arcbackupd.operations.offhost.sending import Sending, free_key
 from arcbackupd.operations.offhost.staging import StagedFile
 from arcbackupd.operations.offhost.tree import Node, open_below, same, walk
 from arcbackupd.settings import Stream
 
 BACKUPS = "db_backups"
-_TIME = "%Y%m%d-%H%M%S"
 _BATCH_FILES = 200
 _BATCH_BYTES = 64 << 20
 _INDEX_LIMIT = 1 << 30
@@ -125,6 +124,8 @@ class _TreeUpload:
         self._memory, self._interrupted = directory / "data.json.gz", directory / "data-interrupted.json.gz"
         self._batch: list[tuple[Node, StagedFile, str]] = []
         self._nodes: list[Indexed] = []
+        self._taken: set[str] = set()
+        self._ending = SUFFIX if stream.encrypt_to else ""
 
     def run(self) -> Steps[None]:
         last, interrupted = _remembered(self._memory), _remembered(self._interrupted)
@@ -143,7 +144,7 @@ class _TreeUpload:
         return Index(self._host, self._now, tuple(sorted(self._nodes, key=lambda each: each.node.path)))
 
     def _send_files(self, known: Mapping[str, Indexed]) -> Steps[None]:
-        self._taken = {file.key for file in self._sending.destination.list(f"{self._stream.prefix}/files")}
+        self._taken = {file.key for file in self._sending.destination.list(self._stream.prefix)}
         for node in walk(self._root, frozenset({BACKUPS}), self._sending.problems):
             before = known.get(node.path)
             if not node.is_file:
@@ -172,10 +173,9 @@ class _TreeUpload:
             yield from self._flush()
 
     def _free_key(self, path: str) -> str:
-        ending = SUFFIX if self._stream.encrypt_to else ""
-        key = f"{self._stream.prefix}/files/{path}{ending}"
+        key = f"{self._stream.prefix}/files/{path}{self._ending}"
         if key in self._taken:
-            key = f"{self._stream.prefix}/files/{path}~{self._now.strftime(_TIME)}{ending}"
+            key = free_key(f"{self._stream.prefix}/files/{path}~", self._now, self._ending, self._taken)
         self._taken.add(key)
         return key
 
@@ -190,8 +190,7 @@ class _TreeUpload:
         self._nodes.extend(Indexed(node, key, staged.plain_sha256) for node, staged, key in batch)
 
     def _send_index(self, index: Index) -> Steps[None]:
-        ending = SUFFIX if self._stream.encrypt_to else ""
-        key = f"{self._stream.prefix}/index-{self._now.strftime(_TIME)}.json.gz{ending}"
+        key = free_key(f"{self._stream.prefix}/index-", self._now, f".json.gz{self._ending}", self._taken)
         yield from self._sending.send(io.BytesIO(index.encode()), key, self._stream.encrypt_to)
         _remember(self._memory, index)
 

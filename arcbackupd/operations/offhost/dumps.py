@@ -69,11 +69,11 @@ def dump_key(backup: Backup, stream: Stream) -> str:
     return f"{stream.prefix}/{backup.name}{SUFFIX if stream.encrypt_to else ''}"
 
 
-def missing_dumps(backups: Sequence[Backup], memory: DestinationMemory, stream: Stream) -> list[Backup]:
-    """The good backups whose content isn't there under any name, newest first."""
+def missing_dumps(backups: Sequence[Backup], memory: DestinationMemory, stream: Stream, host: str) -> list[Backup]:
+    """The good backups whose content this host hasn't put there under any name, newest first."""
     stored = list(stored_dumps(memory, stream.prefix))
     names = {str(dump.name) for dump in stored}
-    contents = {dump.manifest.content_sha256 for dump in stored if dump.manifest}
+    contents = {dump.manifest.content_sha256 for dump in stored if dump.manifest and _is_ours(dump, memory, host)}
     missing = []
     for backup in backups:
         if backup.good and backup.name not in names and backup.content not in contents:
@@ -104,14 +104,16 @@ def _manifest_there(sending: Sending, dump: StoredDump) -> Steps[Manifest | None
     return manifest
 
 
-def send_dumps(sending: Sending, stream: Stream, backups: Sequence[Backup], directory: Path) -> Steps[None]:
+def send_dumps(
+    sending: Sending, stream: Stream, backups: Sequence[Backup], directory: Path, host: str
+) -> Steps[None]:
     """Send what is missing, newest first; note what is there under the same name and is something else."""
     memory = sending.place.memory
     stored = {str(dump.name): dump for dump in stored_dumps(memory, stream.prefix)}
     for backup in backups:
         if (dump := stored.get(backup.name)) and (why := _difference(backup, dump, memory)):
             sending.problems.append(f"{dump.key} at {sending.place.name} is not the dump of that name: {why}.")
-    for backup in missing_dumps(backups, memory, stream):
+    for backup in missing_dumps(backups, memory, stream, host):
         with suppress(FileNotFoundError):  # pruned meanwhile
             yield from _send_dump(sending, stream, backup, directory)
     memory.looked(sending.destination.list(stream.prefix))

@@ -13,7 +13,7 @@ from arcbackupd.dotenv import DotenvError, parse_dotenv
 from arcbackupd.encryption import SUFFIX
 from arcbackupd.errors import OperationFailed
 from arcbackupd.operations.events import Step, Steps
-from arcbackupd.operations.offhost.sending import Sending
+from arcbackupd.operations.offhost.sending import Sending, free_key
 from arcbackupd.settings import Stream
 
 ENV = ".env"
@@ -26,7 +26,6 @@ COMPOSE_FILES = tuple(
 """What Compose reads by itself; COMPOSE_FILE in ``.env`` names others."""
 SIZE_LIMIT = 1 << 20
 """Bytes of each of them."""
-_TIME = "%Y%m%d-%H%M%S"
 _NAME = re.compile(rf"secrets-\d{{8}}-\d{{6}}\.tar(?:{re.escape(SUFFIX)})?")
 
 
@@ -83,8 +82,8 @@ def send_secrets(sending: Sending, stream: Stream, install_dir: Path) -> Steps[N
     if put and put.plain_sha256 == hashlib.sha256(packed).hexdigest():
         return
     yield Step("upload", f"Uploading .env and the Compose files to {sending.place.name}")
-    ending = SUFFIX if stream.encrypt_to else ""
-    key = f"{stream.prefix}/secrets-{datetime.now(UTC).strftime(_TIME)}.tar{ending}"
+    ending = f".tar{SUFFIX}" if stream.encrypt_to else ".tar"
+    key = free_key(f"{stream.prefix}/secrets-", datetime.now(UTC), ending, there)
     staged = yield from sending.send(io.BytesIO(packed), key, stream.encrypt_to)
     sending.place.memory.added(key, staged)
 

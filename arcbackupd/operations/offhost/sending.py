@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,7 +20,7 @@ from arcbackupd.operations.offhost.staging import StagedFile, Staging
 from arcbackupd.settings import DestinationTable
 
 _CONFLICT = "destination-conflict"
-_BLOCK = 1 << 20
+_TIME = "%Y%m%d-%H%M%S"
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,13 @@ class Sending:
     def _moving(self, move: Callable[[Transfer], Any], total: int) -> Steps[Any]:
         limit = self.place.table.bandwidth_limit
         return (yield from moving(move, total=total, limit=limit, cancellation=self.cancellation))
+
+
+def free_key(before: str, moment: datetime, after: str, taken: Container[str]) -> str:
+    """A key with a time in it, that of the next free second."""
+    while (key := f"{before}{moment.strftime(_TIME)}{after}") in taken:
+        moment += timedelta(seconds=1)
+    return key
 
 
 def place_directory(state_dir: Path, name: str) -> Path:

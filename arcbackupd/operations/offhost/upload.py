@@ -69,7 +69,7 @@ class Uploads:
         remove: tuple[str, ...] = ()
         if place.name in stream.to:
             place.memory.looked(place.destination.list(stream.prefix))
-            missing = missing_dumps(self.backups.read(), place.memory, stream)
+            missing = missing_dumps(self.backups.read(), place.memory, stream, self.backups.host)
             remove = self._pruning(place).pruned
         put = tuple(dump_key(backup, stream) for backup in missing)
         size = sum(backup.size for backup in missing)
@@ -116,7 +116,8 @@ class Uploads:
     def _dumps(self, sending: Sending, removed: list[str]) -> Steps[None]:
         stream = self.settings.upload.dumps
         yield from look(sending, stream)
-        yield from send_dumps(sending, stream, self.backups.read(), self.backups.directory())
+        backups = self.backups
+        yield from send_dumps(sending, stream, backups.read(), backups.directory(), backups.host)
         removed.extend((yield from prune(sending, self._pruning(sending.place))))
 
     def _data(self, sending: Sending) -> Steps[None]:
