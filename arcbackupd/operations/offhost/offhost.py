@@ -36,10 +36,39 @@ def load(settings: Settings) -> dict[str, Destination[Any] | FailedDestination]:
 
     Raise UsageError for wrong settings, for a stream that goes to none, and for secrets beside dumps.
     """
-    tables = {name: (table.type, table.model_extra or {}) for name, table in settings.destinations.items()}
-    loaded = load_destinations(tables, settings.state_dir / "off-host")
+    loaded = _load(settings)
     _check_streams(settings.upload, loaded)
     return loaded
+
+
+def open_place(settings: Settings, name: str) -> Place:
+    """A place to bring something back from. Raise UsageError when it isn't configured, or can't be used."""
+    destination = _load(settings).get(name)
+    if destination is None:
+        raise _unknown(name, settings.destinations)
+    if isinstance(destination, FailedDestination):
+        raise _unusable(destination)
+    return _place(settings, destination)
+
+
+def _load(settings: Settings) -> dict[str, Destination[Any] | FailedDestination]:
+    tables = {name: (table.type, table.model_extra or {}) for name, table in settings.destinations.items()}
+    return load_destinations(tables, settings.state_dir / "off-host")
+
+
+def _place(settings: Settings, destination: Destination[Any]) -> Place:
+    directory = place_directory(settings.state_dir, destination.name)
+    table = settings.destinations[destination.name]
+    return Place(destination, table, DestinationMemory(directory), Staging(directory / "staging"))
+
+
+def _unknown(name: str, known: Iterable[str]) -> UsageError:
+    hint = f"Configured: {', '.join(sorted(known)) or 'none'}."
+    return UsageError("no-such-destination", f"There is no destination {name}.", hint=hint)
+
+
+def _unusable(failed: FailedDestination) -> UsageError:
+    return UsageError("destination-failed", f"{failed.name} can't be used: {failed.problem}.", hint=failed.hint)
 
 
 def _check_streams(upload: Upload, loaded: Mapping[str, Destination[Any] | FailedDestination]) -> None:
@@ -103,7 +132,7 @@ class OffHost:
         loaded = load(settings)
         self._failed = [item for item in loaded.values() if isinstance(item, FailedDestination)]
         self.places = {
-            name: self._place(item) for name, item in loaded.items() if not isinstance(item, FailedDestination)
+            name: _place(settings, item) for name, item in loaded.items() if not isinstance(item, FailedDestination)
         }
         """Those that can be used, by name."""
         for failed in self._failed:
@@ -112,11 +141,6 @@ class OffHost:
                 destination=failed.name,
                 hint=failed.hint,
             )
-
-    def _place(self, destination: Destination[Any]) -> Place:
-        directory = place_directory(self._settings.state_dir, destination.name)
-        table = self._settings.destinations[destination.name]
-        return Place(destination, table, DestinationMemory(directory), Staging(directory / "staging"))
 
     # Looking.
 
@@ -187,9 +211,8 @@ class OffHost:
         if place := self.places.get(name):
             return [place]
         if failed := next((item for item in self._failed if item.name == name), None):
-            raise UsageError("destination-failed", f"{name} can't be used: {failed.problem}.", hint=failed.hint)
-        known = ", ".join(sorted(self.places)) or "none"
-        raise UsageError("no-such-destination", f"There is no destination {name}.", hint=f"Configured: {known}.")
+            raise _unusable(failed)
+        raise _unknown(name, self.places)
 
     def plan(self, place: Place) -> UploadPlan:
         """What an upload would do. Blocking. Raise DestinationError."""
