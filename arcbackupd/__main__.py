@@ -85,6 +85,18 @@ def recover(path: Path, /, config: Path | None, no_data: bool, no_restore: bool,
         teller.end()
 
 
+@cli.command("recovery-sheet")
+@click.option("--config", type=click.Path(path_type=Path), help="Configuration file (or ARCBACKUPD_CONFIG).")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def recovery_sheet(path: Path, config: Path | None, as_json: bool) -> None:
+    """Print what one needs to bring everything back when this host is gone. No secret is on it."""
+    from arcbackupd import daemon
+
+    sheet = daemon.recovery_sheet(config or path)
+    click.echo(json.dumps({"sheet": sheet}) if as_json else sheet, nl=as_json)
+
+
 @cli.command()
 @click.option("--keep", is_flag=True, help="Leave the daemon and its database running at the end.")
 def demo(keep: bool) -> None:

@@ -11,7 +11,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from arcbackupd import __version__, notify
@@ -31,6 +31,7 @@ from arcbackupd.operations.boot import BootWatch
 from arcbackupd.operations.boot_dump import dump_boot
 from arcbackupd.operations.hold import let_go_of_leftover
 from arcbackupd.operations.holder import Holder
+from arcbackupd.operations.offhost import sheet
 from arcbackupd.operations.offhost.offhost import OffHost
 from arcbackupd.operations.offhost.offhost import load as load_off_host
 from arcbackupd.operations.own_starts import OwnStarts
@@ -69,6 +70,15 @@ def check_config(path: Path) -> tuple[list[FailedJob], list[FailedDestination]]:
         destinations = load_off_host(settings).values()
         jobs = check_jobs(settings.jobs)
     return jobs, [item for item in destinations if isinstance(item, FailedDestination)]
+
+
+def recovery_sheet(path: Path) -> str:
+    """The recovery sheet of a configuration. Raise UsageError."""
+    settings = load_settings(path)
+    with _naming(path):
+        loaded = load_off_host(settings)
+    locations = {name: item.location for name, item in loaded.items() if not isinstance(item, FailedDestination)}
+    return sheet.recovery_sheet(settings, locations, socket.gethostname(), datetime.now(UTC))
 
 
 def run(path: Path) -> None:

@@ -41,7 +41,7 @@ from arcbackupd.dumps.catalogue import Backup
 from arcbackupd.dumps.manifest import Reason
 from arcbackupd.errors import ArcbackupdError, OperationFailed, Refused, UsageError
 from arcbackupd.jobs import JobStatus
-from arcbackupd.operations.backups import Backups
+from arcbackupd.operations.backups import Backups, Listed
 from arcbackupd.operations.backups_dir import check_shared_path
 from arcbackupd.operations.events import as_dict
 from arcbackupd.operations.health import Facts, Problem, Severity, Thresholds, assess
@@ -90,12 +90,26 @@ class Service:
 
     async def inspect(self, call: Call[InspectParameters]) -> Reply:
         """One backup in full; with ``verify`` it is read whole."""
-        backups = self._parts().backups
+        parts = self._parts()
+        backups = parts.backups
         listed = await asyncio.to_thread(backups.find, call.parameters.reference)
+        if not listed.here:
+            return await self._inspect_there(parts, listed, verify=bool(call.parameters.verify))
         verified = await _verify(backups, listed.backup, call) if call.parameters.verify else None
         directory = await asyncio.to_thread(backups.directory)
         full = {**backup_row(listed), **backup_details(listed.backup), "path": str(directory / listed.backup.name)}
         return {"backup": full, "verified": verified}
+
+    async def _inspect_there(self, parts: Parts, listed: Listed, *, verify: bool) -> Reply:
+        """One that is only off this host: its manifest is read from there."""
+        name = listed.backup.name
+        if verify:
+            hint = f"`arcbackupctl fetch {name}` brings it here and verifies it whole."
+            raise Refused("only-off-host", f"{name} is not on this host.", hint=hint)
+        if listed.backup.manifest is None:
+            await asyncio.to_thread(parts.off_host.learn, name)
+            listed = await asyncio.to_thread(parts.backups.find, name)
+        return {"backup": {**backup_row(listed), **backup_details(listed.backup), "path": None}, "verified": None}
 
     async def backup(self, call: Call[BackupParameters]) -> Reply:
         """Take a dump after whatever runs, showing both."""

@@ -191,19 +191,24 @@ _job_command("pause", "PauseJob", "Keep a job from running until it is resumed."
 _job_command("resume", "ResumeJob", "Let a paused job run by its schedule again.")
 
 
-@cli.command("check-config")
-@click.option("--config", metavar="FILE", help="The configuration (default: $ARCBACKUPD_CONFIG).")
-@options
-@click.pass_obj
-def check_config(session: Session, config: str | None) -> None:
-    """Check the daemon's configuration; needs no running daemon."""
-    # The daemon's own code does it, in this process's place, so that the client stays thin. -P: a
-    # directory of that name where somebody happens to stand is not the daemon.
-    command = [sys.executable, "-P", "-m", "arcbackupd", "check-config"]
-    command += ["--config", config] if config else []
-    command += ["--json"] if session.json else []
-    sys.stdout.flush()
-    os.execv(sys.executable, command)  # noqa: S606  (no shell is meant)
+def _of_the_daemon(name: str, text: str) -> None:
+    """A command that the daemon's own code does, in this process's place, so that the client stays thin."""
+
+    @cli.command(name, help=text)
+    @click.option("--config", metavar="FILE", help="The configuration (default: $ARCBACKUPD_CONFIG).")
+    @options
+    @click.pass_obj
+    def act(session: Session, config: str | None) -> None:
+        # -P: a directory of that name where somebody happens to stand is not the daemon.
+        command = [sys.executable, "-P", "-m", "arcbackupd", name]
+        command += ["--config", config] if config else []
+        command += ["--json"] if session.json else []
+        sys.stdout.flush()
+        os.execv(sys.executable, command)  # noqa: S606  (no shell is meant)
+
+
+_of_the_daemon("check-config", "Check the daemon's configuration; needs no running daemon.")
+_of_the_daemon("recovery-sheet", "Print what one needs to bring everything back when this host is gone.")
 
 
 @cli.command()

@@ -150,7 +150,7 @@ def _facts(row: Row, screen: Screen) -> str:
         ("Server", _server(row)),
         ("Backend", clean(row["backend_image"]) if row["backend_image"] else None),
         ("Roles", clean(", ".join(row["roles"]))),
-        ("File", clean(row["path"])),
+        ("File", clean(row["path"]) if row["path"] else None),
         ("Written", f"{moment(row['mtime'])} UTC"),
         ("Stored", clean(", ".join(row["stored"]))),
         ("Shared", f"{row['links']} names hold this content on disk" if row["links"] > 1 else None),

@@ -90,18 +90,17 @@ def look(sending: Sending, stream: Stream) -> Steps[None]:
     for number, dump in enumerate(unknown, 1):
         if number == 1:
             yield Step("read-manifests", f"Reading what {len(unknown)} dumps at {sending.place.name} hold")
-        manifest = yield from _manifest_there(sending, dump)
-        if manifest:
+        head = yield from sending.read(dump.key, MEMBER_SIZE)
+        if manifest := manifest_of(head, dump.file.size):
             memory.remember_manifest(dump.key, manifest)
 
 
-def _manifest_there(sending: Sending, dump: StoredDump) -> Steps[Manifest | None]:
-    head = yield from sending.read(dump.key, MEMBER_SIZE)
+def manifest_of(head: bytes, size: int) -> Manifest | None:
+    """The manifest in the first MEMBER_SIZE bytes of a dump of that size, if it is there whole."""
     try:
-        manifest = read_manifest(io.BytesIO(head), dump.file.size)
+        return read_manifest(io.BytesIO(head), size)
     except DamagedDump:  # cut short, or its contents stand at its end: a fetch will tell
         return None
-    return manifest
 
 
 def send_dumps(

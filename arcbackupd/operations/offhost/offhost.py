@@ -11,6 +11,7 @@ from typing import Any
 from arcbackupd.destinations import Destination
 from arcbackupd.destinations.plugins import FailedDestination, load_destinations
 from arcbackupd.dumps.catalogue import Backup
+from arcbackupd.dumps.dumpfile import MEMBER_SIZE
 from arcbackupd.errors import ArcbackupdError, NoSuchBackup, UsageError
 from arcbackupd.log import failure, get_logger
 from arcbackupd.messages import MessageId
@@ -18,7 +19,7 @@ from arcbackupd.operations.backups import Backups
 from arcbackupd.operations.backups_dir import file_rights
 from arcbackupd.operations.cancellation import Cancellation, Cancelled
 from arcbackupd.operations.events import Notice, Steps
-from arcbackupd.operations.offhost.dumps import StoredDump, stored_dumps
+from arcbackupd.operations.offhost.dumps import StoredDump, manifest_of, stored_dumps
 from arcbackupd.operations.offhost.fetch import fetch
 from arcbackupd.operations.offhost.memory import DestinationMemory
 from arcbackupd.operations.offhost.memory import Failure as UploadFailure
@@ -217,6 +218,17 @@ class OffHost:
     def plan(self, place: Place) -> UploadPlan:
         """What an upload would do. Blocking. Raise DestinationError."""
         return self._uploads.plan(place)
+
+    def learn(self, name: str) -> None:
+        """Read what a dump holds from where it is, if it can be read there. Blocking. Raise DestinationError."""
+        for place, dump in self.stored().get(name, []):
+            if dump.encrypted or dump.manifest:
+                continue
+            place.destination.check()
+            head = place.destination.read(dump.key, MEMBER_SIZE)
+            if manifest := manifest_of(head, dump.file.size):
+                place.memory.remember_manifest(dump.key, manifest)
+                return
 
     # Doing.
 
