@@ -8,11 +8,11 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from arcbackupd.destinations import Destination, DestinationSettings
 from arcbackupd.errors import UsageError, describe
-from arcbackupd.log import get_logger
+from arcbackupd.log import get_logger, redact
 from arcbackupd.plugins import Failed, Plugins, wrong_settings
 
 GROUP = "arcbackupd.destinations"
@@ -66,6 +66,9 @@ def _make(
     name: str, plugin: type[Destination[Any]], settings: DestinationSettings, state_dir: Path
 ) -> Destination[Any] | FailedDestination:
     try:
+        for value in dict(settings).values():
+            if isinstance(value, SecretStr):
+                redact(value.get_secret_value())
         if lacking := plugin.problem():
             return FailedDestination(name, *lacking)
         return plugin(name, settings, state_dir)

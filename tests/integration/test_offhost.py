@@ -463,6 +463,25 @@ def test_an_upload_that_was_interrupted_goes_on_where_it_was(data: Site, monkeyp
     assert not [key for key in data.stored() if "~" in key]
 
 
+def test_a_dump_does_not_wait_for_all_of_the_shared_data(data: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("arcbackupd.operations.offhost.data.IN_BETWEEN_SECONDS", 0.0)
+    data.configure('dumps.to = ["nas"]\ndata.to = ["nas"]')
+    for number in range(5):
+        (data.shared / f"{number}.fits").write_bytes(os.urandom(40_000_000))
+    put_all, stored = DirectoryDestination.put_all, []
+
+    def dumping(self: DirectoryDestination, files: Any, transfer: Transfer) -> None:
+        if not stored:
+            data.dump(NAMES[1], 2)
+        stored.append(f"dumps/{NAMES[1]}" in data.stored())
+        put_all(self, files, transfer)
+
+    monkeypatch.setattr(DirectoryDestination, "put_all", dumping)
+    data.upload()
+    assert stored[0] is False
+    assert stored[-1] is True
+
+
 def test_a_file_that_is_being_written_waits_for_the_next_time(data: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     growing = data.shared / "growing.fits"
     growing.write_bytes(bytes(5_000_000))

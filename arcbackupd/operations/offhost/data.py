@@ -13,7 +13,8 @@ from __future__ import annotations
 import gzip
 import io
 import json
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -34,6 +35,8 @@ BACKUPS = "db_backups"
 _BATCH_FILES = 200
 _BATCH_BYTES = 64 << 20
 _INDEX_LIMIT = 1 << 30
+IN_BETWEEN_SECONDS = 300.0
+"""How long dumps may wait for shared data at most, beside the batch that is on its way."""
 
 
 class DamagedIndex(Exception):
@@ -94,8 +97,13 @@ def is_inside(path: str) -> bool:
     return bool(path) and not any(part in ("", ".", "..") for part in parts)
 
 
-def send_data(sending: Sending, stream: Stream, shared: Path, host: str) -> Steps[None]:
-    """Send what is new or has changed. Files that change or vanish meanwhile are left for the next time."""
+def send_data(
+    sending: Sending, stream: Stream, shared: Path, host: str, in_between: Callable[[], Steps[None]]
+) -> Steps[None]:
+    """Send what is new or has changed. Files that change or vanish meanwhile are left for the next time.
+
+    ``in_between`` does now and then what must not wait until all of it is there.
+    """
     root = shared.resolve()
     yield Step("upload", f"Uploading the shared data to {sending.place.name}")
     if isinstance(sending.destination, TreeDestination):
@@ -108,13 +116,17 @@ def send_data(sending: Sending, stream: Stream, shared: Path, host: str) -> Step
         )  # fmt: skip
         sending.problems.extend(unread)
         return
-    yield from _TreeUpload(sending, stream, root, host).run()
+    yield from _TreeUpload(sending, stream, root, host, in_between).run()
 
 
 class _TreeUpload:
     """One run over the shared data."""
 
-    def __init__(self, sending: Sending, stream: Stream, root: Path, host: str) -> None:
+    def __init__(
+        self, sending: Sending, stream: Stream, root: Path, host: str, in_between: Callable[[], Steps[None]]
+    ) -> None:
+        self._in_between = in_between
+        self._in_between_at = time.monotonic() + IN_BETWEEN_SECONDS
         self._sending = sending
         self._stream = stream
         self._root = root
@@ -188,6 +200,9 @@ class _TreeUpload:
             for _, staged, _ in batch:
                 staged.discard()
         self._nodes.extend(Indexed(node, key, staged.plain_sha256) for node, staged, key in batch)
+        if time.monotonic() >= self._in_between_at:
+            yield from self._in_between()
+            self._in_between_at = time.monotonic() + IN_BETWEEN_SECONDS
 
     def _send_index(self, index: Index) -> Steps[None]:
         key = free_key(f"{self._stream.prefix}/index-", self._now, f".json.gz{self._ending}", self._taken)

@@ -111,7 +111,7 @@ class Uploads:
         if name in upload.dumps.to:
             yield lambda: self._dumps(sending, removed)
         if name in upload.data.to:
-            yield lambda: self._data(sending)
+            yield lambda: self._data(sending, removed)
 
     def _dumps(self, sending: Sending, removed: list[str]) -> Steps[None]:
         stream = self.settings.upload.dumps
@@ -120,9 +120,14 @@ class Uploads:
         yield from send_dumps(sending, stream, backups.read(), backups.directory(), backups.host)
         removed.extend((yield from prune(sending, self._pruning(sending.place))))
 
-    def _data(self, sending: Sending) -> Steps[None]:
-        shared = self.backups.directory().parent
-        yield from send_data(sending, self.settings.upload.data, shared, self.backups.host)
+    def _data(self, sending: Sending, removed: list[str]) -> Steps[None]:
+        upload, shared = self.settings.upload, self.backups.directory().parent
+
+        def dumps() -> Steps[None]:
+            if sending.place.name in upload.dumps.to:
+                yield from self._dumps(sending, removed)
+
+        yield from send_data(sending, upload.data, shared, self.backups.host, dumps)
 
     def _pruning(self, place: Place) -> Plan:
         policy = Policy(**place.table.retention.model_dump())
