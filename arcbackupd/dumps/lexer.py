@@ -26,6 +26,7 @@ TAG_LIMIT = 64 << 10
 _MORE = -1  # what a state returns when it can't decide before the next block
 
 _SPACE = re.compile(rb"[ \t\r\n\f\v]*")
+_ODD_SPACE = re.compile(rb"[\r\f\v]")
 _SPECIAL = re.compile(rb"""['"$;\\()]|--|/\*""")
 _WORD = re.compile(rb"[A-Za-z0-9_$\x80-\xff]*")
 _WORD_BYTES = bytes(byte for byte in range(256) if _WORD.fullmatch(bytes([byte])))
@@ -73,7 +74,11 @@ class Lexer:
     """Feed it the text with `feed`, then call `finish`; it calls the reader. `place` says where the text stands."""
 
     def __init__(self, reader: Reader, before_statement: Callable[[], None] | None = None) -> None:
-        """``before_statement`` is called wherever one begins, when all that stands before it was handed on."""
+        """``before_statement`` is called wherever one begins, when all that stands before it was handed on.
+
+        With it the reader also hears of what stands between statements and pg_dump doesn't write: comments but for
+        lines of ``--``, and white space but for blanks and newlines.
+        """
         self._reader = reader
         self._before_statement = before_statement
         self._state: Callable[[bytes, int], int] = self._between
@@ -133,6 +138,8 @@ class Lexer:
         space = _SPACE.match(buffer, position)
         start = space.end() if space else position
         if start > position:
+            if self._before_statement and _ODD_SPACE.search(buffer, position, start):
+                self._reader.misplaced("white space of other kinds between statements")
             return start
         two = buffer[start : start + 2]
         if two in (b"-", b"/"):
@@ -140,6 +147,8 @@ class Lexer:
         if two == b"--":
             return self._enter(self._comment_between, start)
         if two == b"/*":
+            if self._before_statement:
+                self._reader.misplaced("a comment of many lines")
             return self._begin_block_comment(start)
         if two[:1] == b"\\":
             return self._command(buffer, start)

@@ -5,17 +5,19 @@ a key of our own, to refuse all commands; the dump's own ``\\restrict`` and ``\\
 command outside COPY data makes the dump refused here already, which is all there is for an older psql.
 
 How psql reads a line depends on two settings of its session, which all that a dump runs may change, its functions
-too. So an older psql is told them anew before each statement: it then reads the text as it was read here.
+too. So an older psql is told them anew before each statement, and given only what can't be misread (see `strict`).
 """
 
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from arcbackupd.dumps import sqltext
-from arcbackupd.dumps.lexer import Lexer
+from arcbackupd.dumps.lexer import HEAD_LIMIT, Lexer
+from arcbackupd.dumps.strict import objection
 
 _OF_SERVER = frozenset({b"CREATE DATABASE", b"DROP DATABASE", b"ALTER DATABASE", b"ALTER SYSTEM"})
 """What ``pg_dump --create --clean`` writes too: with it, loading beside the live database would drop that one."""
@@ -33,10 +35,18 @@ _AMBIGUOUS = frozenset({"sjis", "shiftjis2004", "big5", "gbk", "gb18030", "uhc",
                         "windows950"})  # fmt: skip
 """Client encodings whose characters may have a backslash as their second byte, which the lexer takes for one."""
 
-_SETTERS = (b"SET ", b"SELECT ")
-_READING = re.compile(rb"client_encoding|standard_conforming_strings|\bNAMES\b", re.IGNORECASE)
-"""What changes how psql reads a line."""
+_READING = rb"client_encoding|standard_conforming_strings"
+_SETTERS = {
+    b"SET ": re.compile(_READING + rb"|\bNAMES\b", re.IGNORECASE),
+    b"SELECT ": re.compile(rb"set_config.*(?:%s)" % _READING, re.IGNORECASE | re.DOTALL),
+}
+"""Statements that change how psql reads a line."""
+_PLAIN_SETTING = re.compile(rb"SET (?:client_encoding = '[A-Za-z0-9_-]+'|standard_conforming_strings = (?:on|off))")
+_SHIFTS = 100_000
+"""Lines of ours that are remembered: more than psql can be behind, in what fits into a pipe."""
 
+_UNTIL_TOLD = "sql_ascii"
+"""The encoding before a dump sets one: text goes as it is, as it would in the database's own."""
 _COPIED = re.compile(rb"COPY \d{1,19}")
 _ANSWER_LIMIT = 64
 """Bytes that are kept of a line that goes on: a dump may print much, and what matters is short."""
@@ -88,10 +98,11 @@ class LoadText:
         self._pieces: list[memoryview] = []
         self._encoding = ""
         self._codec = "utf-8"
+        self._begun = False
         self._lines = 0
         self._left_out = False
         self._shift = 0
-        self._shifts: list[tuple[int, int]] = []
+        self._shifts: deque[tuple[int, int]] = deque(maxlen=_SHIFTS)
 
     @property
     def rows(self) -> int:
@@ -115,6 +126,11 @@ class LoadText:
 
     def feed(self, block: bytes) -> list[memoryview]:
         """The pieces that may go on. Raise RefusedText."""
+        if not self.restricted and b"\0" in block:
+            raise RefusedText("zero bytes, behind which an old psql doesn't read")
+        if not self._begun and not self.restricted:
+            self._tell_settings()
+        self._begun = True
         self._lexer.feed(block)
         return self._taken()
 
@@ -145,19 +161,27 @@ class LoadText:
     def statement(self, head: bytes) -> bool:
         """Notice a COPY, and what changes how the text is read."""
         opening = sqltext.opening(head)
+        if len(head) >= HEAD_LIMIT and b" " not in opening:
+            raise RefusedText("a statement that begins with a megabyte of comments")
         if opening in _OF_SERVER:
             raise RefusedText(f"the statement {opening.decode()}, which changes the server and not one database")
+        if not self.restricted:
+            self._check_for_old_psql(opening, head)
         if setting := sqltext.setting(head):
             self._heed(*setting)
-        elif not self.restricted and opening.startswith(_SETTERS) and (told := _READING.search(head)):
-            name = told[0].decode("ascii").lower()
-            raise RefusedText(f"{name}, set in a way that pg_dump never does and an old psql must not be told")
         copy = sqltext.copy_header(head)
         if copy is None and sqltext.is_copy(head):
             raise RefusedText("a COPY of other data than its own, which pg_dump never writes")
         if copy:
             self.copies.append(CopiedTable(sqltext.decode(copy.table, self._codec)))
         return copy is not None
+
+    def _check_for_old_psql(self, opening: bytes, head: bytes) -> None:
+        if why := objection(head, standard_strings=self._lexer.standard_strings):
+            raise RefusedText(why)
+        setter = next((names for verb, names in _SETTERS.items() if opening.startswith(verb)), None)
+        if setter and setter.search(head) and not _PLAIN_SETTING.fullmatch(head):
+            raise RefusedText("a setting of how text is read, made as pg_dump never makes it")
 
     def data(self, buffer: bytes, start: int, end: int) -> None:
         """Count rows."""
@@ -187,7 +211,7 @@ class LoadText:
 
         SET can't be replaced by something of the dump's, as a function could.
         """
-        encoding = f"SET client_encoding TO '{self._encoding}'" if self._encoding else "RESET client_encoding"
+        encoding = f"SET client_encoding TO '{self._encoding or _UNTIL_TOLD}'"
         strings = "on" if self._lexer.standard_strings else "off"
         self.insert(f"{encoding};SET standard_conforming_strings TO {strings};\n".encode())
 

@@ -10,7 +10,8 @@ IDENTIFIER = rb'(?:"(?:[^"]|"")*+"|[A-Za-z_\x80-\xff][A-Za-z0-9_$\x80-\xff]*+)'
 _NAME = rb"%(i)s(?:\s*\.\s*%(i)s)*" % {b"i": IDENTIFIER}
 _LIST = rb"%(i)s(?:\s*,\s*%(i)s)*" % {b"i": IDENTIFIER}
 _IDENTIFIER = re.compile(IDENTIFIER)
-_COMMENTS = re.compile(rb'("(?:[^"]|"")*+")|--[^\r\n]*+|/\*.*?(?:\*/|\Z)', re.DOTALL)
+_COMMENT_OR_NAME = re.compile(rb'"(?:[^"]|"")*+"|--[^\r\n]*+|/\*')
+_COMMENT_EDGE = re.compile(rb"/\*|\*/")
 _COPY = re.compile(rb"COPY\s*(%s)\s*(?:\(\s*(%s)\s*\)\s*)?FROM\s+STDIN\b" % (_NAME, _LIST), re.IGNORECASE)
 _COPY_WORD = re.compile(rb"COPY(?![A-Za-z0-9_$\x80-\xff])", re.IGNORECASE)
 _SETTING = re.compile(rb"SET\s+(\w+)\s*(?:=|\bTO\b)\s*'?([A-Za-z0-9_-]+)", re.IGNORECASE)
@@ -97,7 +98,22 @@ def roles_named(head: bytes) -> set[bytes]:
 
 
 def _without_comments(head: bytes) -> bytes:
-    return _COMMENTS.sub(lambda match: match[1] or b" ", head)
+    """Each comment as a blank."""
+    kept, position = [], 0
+    while found := _COMMENT_OR_NAME.search(head, position):
+        is_name = found[0].startswith(b'"')
+        kept += [head[position : found.end()]] if is_name else [head[position : found.start()], b" "]
+        position = _end_of_comment(head, found.end()) if found[0] == b"/*" else found.end()
+    return b"".join([*kept, head[position:]])
+
+
+def _end_of_comment(head: bytes, position: int) -> int:
+    """Where a comment that begins before a position ends; they nest."""
+    depth = 1
+    while depth and (edge := _COMMENT_EDGE.search(head, position)):
+        depth += 1 if edge[0] == b"/*" else -1
+        position = edge.end()
+    return len(head) if depth else position
 
 
 def copy_value(field: bytes) -> bytes | None:

@@ -468,7 +468,8 @@ def test_a_dump_does_not_wait_for_all_of_the_shared_data(data: Site, monkeypatch
     data.configure('dumps.to = ["nas"]\ndata.to = ["nas"]')
     for number in range(5):
         (data.shared / f"{number}.fits").write_bytes(os.urandom(40_000_000))
-    put_all, stored = DirectoryDestination.put_all, []
+    put_all = DirectoryDestination.put_all
+    stored: list[bool] = []
 
     def dumping(self: DirectoryDestination, files: Any, transfer: Transfer) -> None:
         if not stored:
