@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 import secrets
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, ClassVar
 
 import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError
 
 from arcbackupd.destinations import (
     Destination,
@@ -58,7 +60,7 @@ _NO_RANGE = 416
 _NOT_IMPLEMENTED = 501
 _SHA256 = "arcbackupd-sha256"
 _UPLOAD = "arcbackupd-upload"
-_TROUBLE = (obstore.exceptions.BaseError, FileNotFoundError)
+_TROUBLE = (BaseError, FileNotFoundError)
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ class S3Destination(Destination[S3Settings]):
         with self._explained(f"reading {key}", key):
             try:
                 return bytes(obstore.get_range(self._server.store, self._path(key), start=0, end=length))
-            except obstore.exceptions.BaseError as error:
+            except BaseError as error:
                 if Answer.of(error).status == _NO_RANGE:  # of an empty file there is no first byte
                     return b""
                 raise
@@ -171,7 +173,6 @@ class S3Destination(Destination[S3Settings]):
 
     def _sent(self, file: _File, key: str, mark: str, meter: Meter) -> str:
         """Send it and return its ETag. Raise DestinationError, or what obstore raises, with nothing left there."""
-        path = self._path(key)
         attributes: Attributes = {"Content-Type": "application/octet-stream", _SHA256: file.sha256, _UPLOAD: mark}
         if self.settings.storage_class is not None:
             attributes["Storage-Class"] = self.settings.storage_class
@@ -180,15 +181,23 @@ class S3Destination(Destination[S3Settings]):
                 return self._sent_whole(file, key, attributes, meter)
             return self._sent_in_parts(file, key, attributes, meter)
         except _TROUBLE as error:
-            # An answer may get lost when all has been done.
-            with contextlib.suppress(*_TROUBLE):
-                there = obstore.get(self._server.store, path, options={"head": True})
-                if there.attributes.get(_UPLOAD) == mark:
-                    return there.meta["e_tag"] or ""
-                if isinstance(error, obstore.exceptions.AlreadyExistsError):
-                    raise taken(self.name, key) from None
-            self._server.abandon(path)
+            if (etag := self._came_after_all(key, mark)) is not None:
+                return etag
+            if isinstance(error, AlreadyExistsError):
+                raise taken(self.name, key) from None
             raise
+
+    def _came_after_all(self, key: str, mark: str) -> str | None:
+        """The ETag of an upload of ours whose answer got lost when all was done; what wasn't done is removed."""
+        path = self._path(key)
+        try:
+            there = obstore.get(self._server.store, path, options={"head": True})
+        except FileNotFoundError:
+            self._server.abandon(path)
+            return None
+        except BaseError:  # nobody to ask: the next upload removes what this one left
+            return None
+        return there.meta["e_tag"] or "" if there.attributes.get(_UPLOAD) == mark else None
 
     def _sent_whole(self, file: _File, key: str, attributes: Attributes, meter: Meter) -> str:
         body = b"".join(self._unchanged(file, meter))
@@ -197,7 +206,7 @@ class S3Destination(Destination[S3Settings]):
             done = obstore.put(
                 self._server.store, path, body, attributes=attributes, mode="create", use_multipart=False
             )
-        except obstore.exceptions.BaseError as error:
+        except BaseError as error:
             # Some servers know no conditions, and say so; there it is as with parts.
             if Answer.of(error).status != _NOT_IMPLEMENTED:
                 raise
@@ -210,7 +219,9 @@ class S3Destination(Destination[S3Settings]):
 
         def body() -> Iterator[bytes]:
             yield from self._unchanged(file, meter)
-            self._refuse_taken(key)
+            # obstore asks for the parts inside its own event loop, in which it can't be asked for something else.
+            with ThreadPoolExecutor(1) as aside:
+                aside.submit(self._refuse_taken, key).result()
 
         done = obstore.put(
             self._server.store,

@@ -42,7 +42,9 @@ class S3Server:
             endpoint=settings.server if settings.path_style else settings.url,
             region=settings.region,
             virtual_hosted_style_request=not settings.path_style,
+            # obstore heeds the environment in what isn't said here.
             conditional_put="etag",
+            skip_signature=False,
             disable_bulk_delete=True,  # not every server can
             client_options=self._client_options(),
             retry_config={"max_retries": 1, "retry_timeout": settings.timeout},

@@ -61,7 +61,10 @@ class S3Settings(DestinationSettings):
     connect_timeout: Duration = timedelta(seconds=10)
 
     timeout: Duration = timedelta(minutes=2)
-    """The longest that a server may be silent; two parts of 5 MiB must get through in it: 90 kB/s by default."""
+    """The longest that a server may be silent. Two parts of 5 MiB must get through in it: 90 kB/s by default.
+
+    Ending an upload that failed may take it two or three times more, as nobody answers that either.
+    """
 
     @model_validator(mode="after")
     def _both_keys_or_none(self) -> S3Settings:

@@ -27,6 +27,7 @@ from tests.harness.process import wait_until
 ACCESS_KEY, SECRET_KEY = "AKIATESTS", "secret-that-must-not-be-seen"
 READER_ACCESS_KEY, READER_SECRET_KEY = "AKIAREADER", "another-secret-that-must-not-be-seen"
 _START_SECONDS = 90.0
+_ONE_VOLUME = {"WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}  # for each bucket: it would make seven at once
 _PORTS = ("master", "volume", "filer", "s3")
 
 
@@ -84,15 +85,23 @@ class S3Server:
         (self._home / "data").mkdir()
         ports = _free_ports([f"{part}.port{kind}" for part in _PORTS for kind in ("", ".grpc")])
         self.port = ports["s3.port"]
-        self._process = subprocess.Popen(
-            [_weed(), "-logtostderr=true", "server", f"-dir={self._home / 'data'}", *_arguments(config, ports)],
-            cwd=self._home,
-            env={**os.environ, "HOME": str(self._home)},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=(self._home / "log").open("wb"),
-            start_new_session=True,
-        )
+        command = [
+            _weed(),
+            "-logtostderr=true",
+            "server",
+            f"-dir={self._home / 'data'}",
+            *_arguments(config, ports),
+        ]
+        with (self._home / "log").open("wb") as log:
+            self._process = subprocess.Popen(
+                command,
+                cwd=self._home,
+                env={**os.environ, "HOME": str(self._home), **_ONE_VOLUME},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
         wait_until(self._stores, "an S3 server that stores something", seconds=_START_SECONDS, interval=0.2)
 
     def _stores(self) -> bool:
@@ -135,7 +144,7 @@ def _arguments(config: Path, ports: dict[str, int]) -> list[str]:
     numbers = [f"-{name}={port}" for name, port in ports.items()]
     address = ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false"]
     s3 = ["-s3", f"-s3.config={config}", "-s3.autoCreateBucket=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
-    small = ["-volume.max=40", "-master.volumeSizeLimitMB=64", "-volume.minFreeSpace=1MiB"]
+    small = ["-volume.max=400", "-master.volumeSizeLimitMB=64", "-volume.minFreeSpace=1MiB"]
     return [*numbers, *address, *s3, *small]
 
 
