@@ -100,7 +100,8 @@ class S3Destination(Destination[S3Settings]):
             found = [meta for page in pages for meta in page]
         skipped = len(self._path(""))
         files = (StoredFile(meta["path"][skipped:], meta["size"], meta["last_modified"]) for meta in found)
-        return sorted(files, key=lambda file: file.key)
+        # A web console makes an empty object for what it shows as a directory: that one isn't below the prefix.
+        return sorted((file for file in files if file.key != prefix), key=lambda file: file.key)
 
     def put(self, source: Path, key: str, transfer: Transfer) -> None:
         parts(self.name, key)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from obstore.exceptions import BaseError
+from obstore.exceptions import BaseError, InvalidPathError
 
 from arcbackupd.destinations import DestinationError
 from arcbackupd.destinations.transfers import lacking
@@ -53,10 +53,14 @@ def explained(name: str, bucket: str, doing: str, key: str = "") -> Iterator[Non
         if word == "NoSuchUpload":
             raise _unanswered(name, doing, "") from None
         raise _no_bucket(name, bucket) from None
+    except InvalidPathError:
+        message = f"The destination {name!r} failed while {doing}: a name there has control characters."
+        hint = "Remove that file, or set a prefix that is this installation's alone."
+        raise DestinationError("destination-failed", message, hint=hint) from None
     except BaseError as error:
         raise _translated(name, bucket, doing, error) from None
     except ValueError:  # that's how it calls a path that it can't send
-        message = f"The destination {name!r} can't have a file of this name: {doing}."
+        message = f"The destination {name!r} failed while {doing}: it can't have a file of that name."
         raise DestinationError("destination-failed", message, hint="Use no control characters in names.") from None
 
 
@@ -93,6 +97,8 @@ def _unanswered(name: str, doing: str, text: str) -> DestinationError:
     lower = text.lower()
     if "certificate" in lower:
         hint = "Set ca_file to the certificate of the authority that signed the server's."
+        if "causedasendentity" in lower:  # what openssl makes when it isn't told, and TLS forbids
+            hint = "It is an authority's own: make the server one with basicConstraints=CA:FALSE."
         return DestinationError("destination-unreachable", f"{message}its certificate isn't trusted.", hint=hint)
     if "credential" in lower or "169.254." in lower:
         hint = "Set access_key_id and secret_access_key."

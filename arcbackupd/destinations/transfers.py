@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -105,9 +106,16 @@ def watched(transfer: Transfer, work: Callable[[Meter], T], undo: Callable[[], N
 def parts(name: str, key: str) -> tuple[str, ...]:
     """A key's parts. Raise DestinationError for what is no key: it might name something outside."""
     found = tuple(key.split("/"))
-    if "\0" in key or {"", ".", ".."} & set(found) or found[0] == PARTIAL:
+    if not _can_be_named(key) or {"", ".", ".."} & set(found) or found[0] == PARTIAL:
         raise DestinationError("destination-failed", f"{key!r} can't name a file in the destination {name!r}.")
     return found
+
+
+def _can_be_named(key: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(key)
+    except UnicodeEncodeError:
+        return False
 
 
 def open_source(name: str, source: Path) -> BinaryIO:

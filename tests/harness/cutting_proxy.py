@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import struct
 import threading
 from contextlib import suppress
@@ -23,9 +24,10 @@ _BLOCK = 16_384
 class CuttingProxy:
     """One proxy, on a port of its own; a context manager. It counts the bytes of both directions together."""
 
-    def __init__(self, target: int) -> None:
-        """Stand before this port of the loopback interface."""
+    def __init__(self, target: int, tls: ssl.SSLContext | None = None) -> None:
+        """Stand before this port of the loopback interface; with ``tls`` as a server that speaks it."""
         self._target = target
+        self._tls = tls
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy")
         self._open: set[asyncio.StreamWriter] = set()
@@ -38,7 +40,7 @@ class CuttingProxy:
     @property
     def url(self) -> str:
         """Return where it is, as a web server."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
 
     def pass_on(self) -> None:
         """Hand everything on, and count from now."""
@@ -62,8 +64,8 @@ class CuttingProxy:
 
     def __enter__(self) -> CuttingProxy:
         self._thread.start()
-        starting = asyncio.run_coroutine_threadsafe(asyncio.start_server(self._serve, "127.0.0.1", 0), self._loop)
-        self._server = starting.result(10)
+        starting = asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
+        self._server = asyncio.run_coroutine_threadsafe(starting, self._loop).result(10)
         self.port = int(self._server.sockets[0].getsockname()[1])
         return self
 
@@ -95,7 +97,8 @@ class CuttingProxy:
     async def _refuse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 %d No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n" % self._status)
-        writer.write_eof()
+        if writer.can_write_eof():
+            writer.write_eof()
         while await reader.read(_BLOCK):  # who closes with bytes unread takes the answer back
             pass
 
@@ -121,7 +124,8 @@ class CuttingProxy:
             await writer.drain()
             if self._left == 0:
                 await self._break()
-        writer.write_eof()
+        if writer.can_write_eof():  # TLS can't
+            writer.write_eof()
 
     async def _break(self) -> None:
         """Cut all connections, or never go on."""

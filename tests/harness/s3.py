@@ -67,6 +67,10 @@ class S3Server:
         """Begin a multipart upload and leave it so."""
         ask(self.bucket(name), "POST", path, {"uploads": ""})
 
+    def put_empty(self, name: str, path: str) -> None:
+        """Put an empty object under a path that nobody checks."""
+        ask(self.bucket(name), "PUT", path, {})
+
     def __enter__(self) -> S3Server:
         self._home = Path(tempfile.mkdtemp(prefix="arcbackupd-s3-"))
         try:
@@ -85,16 +89,10 @@ class S3Server:
         (self._home / "data").mkdir()
         ports = _free_ports([f"{part}.port{kind}" for part in _PORTS for kind in ("", ".grpc")])
         self.port = ports["s3.port"]
-        command = [
-            _weed(),
-            "-logtostderr=true",
-            "server",
-            f"-dir={self._home / 'data'}",
-            *_arguments(config, ports),
-        ]
+        arguments = [f"-dir={self._home / 'data'}", *_arguments(config, ports)]
         with (self._home / "log").open("wb") as log:
             self._process = subprocess.Popen(
-                command,
+                [_weed(), "-logtostderr=true", "server", *arguments],
                 cwd=self._home,
                 env={**os.environ, "HOME": str(self._home), **_ONE_VOLUME},
                 stdin=subprocess.DEVNULL,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import random
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from arcbackupd.destinations import DestinationError, Transfer
 from arcbackupd.destinations.s3 import PART, S3Destination
 from arcbackupd.destinations.s3_settings import S3Settings
 from tests.harness.cutting_proxy import CuttingProxy
+from tests.harness.process import run
 from tests.harness.s3 import READER_ACCESS_KEY, READER_SECRET_KEY, SECRET_KEY, S3Server
 from tests.integration.destination_contract import (
     LARGE,
@@ -103,6 +105,21 @@ def test_more_than_a_page_of_files_is_listed(destination: S3Destination, put: Pu
     for number in range(1005):
         obstore.put(destination._server.store, f"observatory/one/dumps/{number}", b"x")
     assert len(keys(destination)) == 1005
+
+
+def test_what_a_web_console_makes_of_a_directory_is_no_file_in_it(
+    s3_server: S3Server, bucket: str, destination: S3Destination, put: Put
+) -> None:
+    put("dumps/file")
+    s3_server.put_empty(bucket, "observatory/one/dumps/")
+    assert keys(destination) == ["dumps/file"]
+
+
+def test_a_name_that_cannot_be_listed_is_told(s3_server: S3Server, bucket: str, destination: S3Destination) -> None:
+    s3_server.put_empty(bucket, "observatory/one/dumps/line\nbreak")
+    error = refusal(lambda: destination.list("dumps"))
+    assert error.code == "destination-failed"
+    assert "control characters" in error.message
 
 
 @pytest.mark.parametrize("size", [len(SMALL), len(LARGE)])
@@ -346,6 +363,80 @@ def test_an_answer_lost_when_all_was_done_is_no_failure_and_no_conflict(
     monkeypatch.setattr(obstore, "put", forgetful)
     behind.put(source, "dumps/file", Transfer())
     assert digest(fetched(behind, "dumps/file")) == digest(LARGE[:size])
+
+
+def test_a_server_that_knows_no_conditions_is_given_none(
+    destination: S3Destination, put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = obstore.put
+
+    def plain(*arguments: Any, **options: Any) -> Any:
+        if options.get("mode") == "create":
+            raise obstore.exceptions.GenericError("status code: 501 <Code>NotImplemented</Code>")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(obstore, "put", plain)
+    put("dumps/file")
+    assert fetched(destination, "dumps/file") == SMALL
+    with pytest.raises(DestinationError) as raised:
+        put("dumps/file", b"another")
+    assert raised.value.code == "destination-conflict"
+    assert fetched(destination, "dumps/file") == SMALL
+
+
+# TLS
+
+
+Serve = Callable[[str], tuple[CuttingProxy, Path]]
+
+
+@pytest.fixture(name="serve_tls")
+def _serve_tls(s3_server: S3Server, tmp_path: Path) -> Iterator[Serve]:
+    """Gives the server behind TLS, with a certificate that nobody trusts yet, and that certificate."""
+    certificate, key = tmp_path / "server.pem", tmp_path / "server.key"
+    with ExitStack() as running:
+
+        def serve(authority: str) -> tuple[CuttingProxy, Path]:
+            new = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", str(key)]
+            names = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+            kind = ["-addext", f"basicConstraints=critical,CA:{authority}", "-days", "2"]
+            run(["openssl", "req", "-x509", *new, *names, *kind, "-out", str(certificate)])
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate, key)
+            return running.enter_context(CuttingProxy(s3_server.port, context)), certificate
+
+        yield serve
+
+
+def test_a_certificate_of_the_operators_is_trusted_and_no_other(
+    s3_server: S3Server, bucket: str, serve_tls: Serve, tmp_path: Path
+) -> None:
+    tls, certificate = serve_tls("FALSE")
+    table = {**s3_server.table(bucket), "endpoint": tls.url}
+    error = refusal(made(table, tmp_path).check)
+    assert error.code == "destination-unreachable"
+    assert "certificate" in error.message
+    assert "ca_file" in error.hint
+    trusting = made({**table, "ca_file": certificate}, tmp_path)
+    source = tmp_path / "source"
+    source.write_bytes(LARGE)
+    s3_server.begin_upload(bucket, "dumps/file")
+    trusting.put(source, "dumps/file", Transfer())
+    assert digest(fetched(trusting, "dumps/file")) == digest(LARGE)
+    assert s3_server.unfinished(bucket) == []
+
+
+def test_an_authoritys_certificate_is_no_servers(
+    s3_server: S3Server, bucket: str, serve_tls: Serve, tmp_path: Path
+) -> None:
+    tls, certificate = serve_tls("TRUE")
+    table = {**s3_server.table(bucket), "endpoint": tls.url, "ca_file": certificate}
+    assert "CA:FALSE" in refusal(made(table, tmp_path).check).hint
+
+
+def test_a_certificate_that_cannot_be_read_is_told(s3_server: S3Server, bucket: str, tmp_path: Path) -> None:
+    blind = made(s3_server.table(bucket, ca_file=tmp_path / "nowhere.pem"), tmp_path)
+    assert "ca_file" in refusal(blind.check).hint
 
 
 @pytest.mark.slow

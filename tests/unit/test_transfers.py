@@ -104,7 +104,7 @@ def test_a_block_is_never_too_small_or_too_large(limit: int | None) -> None:
     assert 4096 <= Meter(limit).block <= BLOCK
 
 
-@given(st.text() | st.lists(st.sampled_from(["", ".", "..", PARTIAL, "a", "\0"])).map("/".join))
+@given(st.text() | st.lists(st.sampled_from(["", ".", "..", PARTIAL, "a", "\0", "\ud800"])).map("/".join))
 def test_a_key_never_leads_out(key: str) -> None:
     try:
         found = parts("vault", key)
