@@ -24,13 +24,7 @@ from typing import TYPE_CHECKING, BinaryIO, ClassVar
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 
-from arcbackupd.destinations import (
-    Destination,
-    DestinationError,
-    DestinationSettings,
-    StoredFile,
-    Transfer,
-)
+from arcbackupd.destinations import Destination, DestinationError, DestinationSettings, StoredFile, Transfer
 from arcbackupd.destinations.s3_errors import Answer, explained
 from arcbackupd.destinations.s3_server import S3Server
 from arcbackupd.destinations.s3_settings import S3Settings

@@ -82,10 +82,7 @@ def _meaning(answer: Answer) -> tuple[str, str]:
     if answer.word == _CLOCK:
         return "destination-denied", "Set this host's clock: the server takes only requests of the present."
     if answer.status in (401, 403):
-        return (
-            "destination-denied",
-            "Check access_key_id, secret_access_key and what they may do in the bucket.",
-        )
+        return "destination-denied", "Check both access keys, and what they may do in the bucket."
     if answer.status >= 500 or answer.status in _LATER:
         return "destination-unreachable", "Try again later; if it stays so, ask who runs the server."
     return "destination-failed", "Check endpoint, region and path_style, and look at the server's log."
@@ -105,9 +102,7 @@ def _unanswered(name: str, doing: str, text: str) -> DestinationError:
         return DestinationError("destination-denied", f"{message}there are no credentials for it.", hint=hint)
     slow = "timedout" in lower or "timed out" in lower
     what = "the server didn't answer in time" if slow else "the connection failed or was cut"
-    hint = (
-        "Check the network and endpoint. For a slow line, raise timeout." if slow else "Check network and endpoint."
-    )
+    hint = "Check the network and endpoint" + ("; on a slow line, raise timeout." if slow else ".")
     return DestinationError("destination-unreachable", f"{message}{what}.", hint=hint, passing=True)
 
 
