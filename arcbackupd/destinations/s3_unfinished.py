@@ -50,6 +50,13 @@ class Unfinished:
     begun_at: datetime
 
 
+class _Stay(urllib.request.HTTPRedirectHandler):
+    """Goes nowhere else: what is signed is for this server alone."""
+
+    def redirect_request(self, *_told: object) -> None:
+        """Let the answer stand as an error."""
+
+
 def unfinished(bucket: Bucket, prefix: str) -> Iterator[Unfinished]:
     """Yield those whose path begins so. Raise OSError or ValueError for what isn't understood."""
     marker: dict[str, str] = {}
@@ -93,7 +100,7 @@ def ask(bucket: Bucket, method: str, path: str, query: dict[str, str]) -> bytes:
     asked = "&".join(f"{quote(name, safe='~')}={quote(query[name], safe='~')}" for name in sorted(query))
     headers = _signed(bucket, method, url, asked, datetime.now(UTC))
     request = urllib.request.Request(f"{url}?{asked}".rstrip("?"), method=method, headers=headers)  # noqa: S310  # the operator's
-    opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=bucket.trust))
+    opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=bucket.trust), _Stay())
     with opener.open(request, timeout=bucket.timeout) as answer:
         read: bytes = answer.read(_ANSWER_LIMIT)
         return read
