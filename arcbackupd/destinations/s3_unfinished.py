@@ -58,7 +58,7 @@ class _Stay(urllib.request.HTTPRedirectHandler):
 
 
 def unfinished(bucket: Bucket, prefix: str) -> Iterator[Unfinished]:
-    """Yield those whose path begins so. Raise OSError or ValueError for what isn't understood."""
+    """Yield those whose path begins so. Raise OSError, or ParseError for what isn't understood."""
     marker: dict[str, str] = {}
     while True:
         answer = ask(bucket, "GET", "", {"uploads": "", "prefix": prefix, **marker})
