@@ -181,21 +181,29 @@ def test_without_standard_strings_no_plain_string_may_have_a_backslash(string: b
 
 
 PG_DUMP = [
-    b"CREATE TABLE public.\"T t\" (\n    id bigint DEFAULT nextval('public.s'::regclass) NOT NULL,\n"
-    b"    b bit(3) DEFAULT B'101'::\"bit\",\n    a integer[] DEFAULT '{}'::integer[],\n"
-    b"    CONSTRAINT c CHECK (((x)::text ~ '^\\d+$'::text)),\n    \"begin\" timestamp without time zone\n);\n"),
+    (
+        b"CREATE TABLE public.\"T t\" (\n    id bigint DEFAULT nextval('public.s'::regclass) NOT NULL,\n"
+        b"    b bit(3) DEFAULT B'101'::\"bit\",\n    a integer[] DEFAULT '{}'::integer[],\n"
+        b"    CONSTRAINT c CHECK (((x)::text ~ '^\\d+$'::text)),\n    \"begin\" timestamp without time zone\n);\n"
+    ),
     b"CREATE TABLE public.t (\n    begin text\n);\n",
-    (b"CREATE FUNCTION public.f() RETURNS trigger\n    LANGUAGE plpgsql\n"
-     b"    AS $_$\r\nBEGIN\n  RETURN $1; -- '\nEND $_$;\n"),
+    (
+        b"CREATE FUNCTION public.f() RETURNS trigger\n    LANGUAGE plpgsql\n"
+        b"    AS $_$\r\nBEGIN\n  RETURN $1; -- '\nEND $_$;\n"
+    ),
     b"COMMENT ON TABLE public.t IS 'it''s C:\\path\\ \xc3\xa9 /* -- ; $$';\n",
     b"COMMENT ON TABLE public.t IS E'two\\nlines \\'x\\'';\n",
-    (b"CREATE VIEW public.v AS\n SELECT (t.a)[1:2] AS x,\n    ((1.5e10 * '-1'::integer))::double precision AS y,\n"
-    b"    (t.j -> 'k'::text) AS j\n   FROM (public.t\n     JOIN public.u USING (id))\n  WHERE (t.a <> 2);\n"),
+    (
+        b"CREATE VIEW public.v AS\n SELECT (t.a)[1:2] AS x,\n    ((1.5e10 * '-1'::integer))::double precision AS y,\n"
+        b"    (t.j -> 'k'::text) AS j\n   FROM (public.t\n     JOIN public.u USING (id))\n  WHERE (t.a <> 2);\n"
+    ),
     b"SELECT pg_catalog.setval('public.names', 7, true);\n",
     b"SELECT pg_catalog.lowrite(0, '\\x00ff5c');\n",
     b"CREATE TRIGGER g BEFORE INSERT ON public.t FOR EACH ROW EXECUTE FUNCTION public.f('a\\b', 'it''s');\n",
-    (b"ALTER TABLE ONLY public.t\n    ADD CONSTRAINT k FOREIGN KEY (a) REFERENCES public.s(a) DEFERRABLE INITIALLY"
-     b" DEFERRED;\n"),
+    (
+        b"ALTER TABLE ONLY public.t\n    ADD CONSTRAINT k FOREIGN KEY (a) REFERENCES public.s(a) DEFERRABLE INITIALLY"
+        b" DEFERRED;\n"
+    ),
     b'GRANT SELECT,INSERT ON TABLE public.t TO "r-1";\n',
     b"INSERT INTO public.t VALUES (1, NULL, -2.5, 'x', true, E'\\\\');\n",
     b"CREATE OPERATOR public.=== (\n    FUNCTION = int4eq,\n    LEFTARG = integer,\n    RIGHTARG = integer\n);\n",
