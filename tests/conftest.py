@@ -7,6 +7,7 @@ A test says what it needs by the fixtures it asks for, and gets its markers from
     postgres_image    postgres_image(16): the name of an image of that major
     embedded_postgres a running PostgreSQL 18 without containers, empty, for the whole session
     embedded_major    embedded_major(16): the same of another major
+    s3_server         a real S3 server; it needs nothing that isn't installed with the tests
     systemd_host      (where a directory of tests defines it) the systemd container
 
 When the machine lacks one, the test is skipped or fails: see tests/require.py.
@@ -25,6 +26,7 @@ import pytest
 from tests.harness import images
 from tests.harness.embedded import EmbeddedPostgres, EmbeddedPostgresError, available_majors
 from tests.harness.engine import Engine, EngineUnavailable, docker, podman
+from tests.harness.s3 import S3Server
 from tests.require import require, required
 
 MARKER_OF_FIXTURE = {
@@ -48,6 +50,13 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def repository() -> Path:
     """Return the directory of the checkout."""
     return ROOT
+
+
+@pytest.fixture(name="s3_server", scope="session")
+def _s3_server() -> Iterator[S3Server]:
+    """A real S3 server for the whole session; make buckets of your own in it."""
+    with S3Server() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -15,15 +15,7 @@ from arcbackupd.demo.server import Installation as PostgresFiles
 from arcbackupd.operations.restore import services
 from arcbackupd.postgres import databases as sql
 from tests.harness.embedded import EmbeddedPostgres
-from tests.harness.s3 import S3Server
 from tests.integration.stand import DEBIAN, Stand, filled
-
-
-@pytest.fixture(name="s3_server", scope="session")
-def _s3_server() -> Iterator[S3Server]:
-    """A real S3 server for the whole session; make buckets of your own in it."""
-    with S3Server() as server:
-        yield server
 
 
 @pytest.fixture(name="server_of", scope="module")

@@ -286,6 +286,62 @@ def test_a_dump_that_misleads_an_old_psql_runs_no_command(
     assert not marker.exists()
 
 
+CORNERS = [
+    b"SELECT E'a'\n'b\\' \\! touch {}\n';\n",
+    b"COPY public.t /* /* */ FROM STDIN */ TO STDOUT;\n\\! touch {}\n\\.\n",
+    b"SELECT 1\0, '\n;\n\\! touch {}\n';\n",
+    b"CREATE /**/ FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1;\nCOPY public.t FROM stdin;\n\\! touch {}\n",
+    b"SELECT 1e-- \\! touch {}\n;\n",
+    b"SELECT :E'\\' \\! touch {}\n';\n",
+    b"-- \x81\r/*\n\\! touch {}\n*/\n",
+    b"SET standard_conforming_strings = off;\nSELECT B'\\' \\! touch {}\n';\n",
+]
+"""What psql has read differently from us, in one major or another."""
+
+
+@pytest.mark.parametrize("major", MAJORS)
+@pytest.mark.parametrize("body", CORNERS)
+def test_no_corner_of_psql_s_lexer_runs_a_command(
+    make_stand: Callable[..., Stand], major: int, body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "knows_restrict", lambda version: False)
+    stand = make_stand(major)
+    marker = stand.server.home / f"marker-{stand.database}"
+    text = dump(TABLE + body.replace(b"{}", str(marker).encode()) + ROWS)
+    name = write(stand, text, contents=Contents(rows={"public.t": 2}))
+    with stand.untouched("unsafe-dump"):
+        stand.restore(name)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("major", MAJORS)
+def test_an_honest_dump_goes_through_an_old_psql(
+    make_stand: Callable[..., Stand], major: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "knows_restrict", lambda version: False)
+    stand = filled(make_stand(major))
+    stand.sql(HONEST_SCHEMA)
+    expected = stand.contents()
+    report = stand.restore(stand.take())
+    assert report.outcome == "restored"
+    assert stand.contents() == expected
+
+
+HONEST_SCHEMA = r"""
+    CREATE FUNCTION noted() RETURNS trigger LANGUAGE plpgsql AS
+        $x$BEGIN /* $$ ' */ RETURN NULL; -- it's \! nothing
+        END$x$;
+    CREATE TRIGGER g AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION noted('a\b', 'it''s');
+    COMMENT ON TABLE t IS E'two\nlines; \\! touch x';
+    CREATE VIEW w AS SELECT (ARRAY[1, 2, 3])[1:2] AS x, 'a\b'::text AS y, B'101' AS b, 1e10 AS e,
+        CASE WHEN true THEN 1 END AS "case";
+    CREATE SEQUENCE names; CREATE DOMAIN digits AS text CHECK (VALUE ~ '^\d+$');
+    CREATE TABLE "T t" (begin int GENERATED ALWAYS AS IDENTITY, "weird; ""x" digits DEFAULT '7',
+        EXCLUDE (begin WITH =));
+    SELECT lo_from_bytea(0, decode(repeat('00ff5c27', 20000), 'hex'));
+"""
+
+
 def test_a_dump_dropped_in_by_hand_with_a_command_in_it_is_refused_as_broken(stand: Stand) -> None:
     marker = stand.server.home / "marker"
     path = stand.backups / "backup-20260101-140000.sql.gz"

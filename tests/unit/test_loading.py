@@ -194,15 +194,15 @@ PG_DUMP = [
     b"COMMENT ON TABLE public.t IS 'it''s C:\\path\\ \xc3\xa9 /* -- ; $$';\n",
     b"COMMENT ON TABLE public.t IS E'two\\nlines \\'x\\'';\n",
     (
-        b"CREATE VIEW public.v AS\n SELECT (t.a)[1:2] AS x,\n    ((1.5e10 * '-1'::integer))::double precision AS y,\n"
+        b"CREATE VIEW public.v AS\n SELECT (t.a)[1:2] AS x,\n    ((1.5e10 * '-1'::integer))::real AS y,\n"
         b"    (t.j -> 'k'::text) AS j\n   FROM (public.t\n     JOIN public.u USING (id))\n  WHERE (t.a <> 2);\n"
     ),
     b"SELECT pg_catalog.setval('public.names', 7, true);\n",
     b"SELECT pg_catalog.lowrite(0, '\\x00ff5c');\n",
     b"CREATE TRIGGER g BEFORE INSERT ON public.t FOR EACH ROW EXECUTE FUNCTION public.f('a\\b', 'it''s');\n",
     (
-        b"ALTER TABLE ONLY public.t\n    ADD CONSTRAINT k FOREIGN KEY (a) REFERENCES public.s(a) DEFERRABLE INITIALLY"
-        b" DEFERRED;\n"
+        b"ALTER TABLE ONLY public.t\n    ADD CONSTRAINT k FOREIGN KEY (a) REFERENCES public.s(a) DEFERRABLE"
+        b" INITIALLY DEFERRED;\n"
     ),
     b'GRANT SELECT,INSERT ON TABLE public.t TO "r-1";\n',
     b"INSERT INTO public.t VALUES (1, NULL, -2.5, 'x', true, E'\\\\');\n",
