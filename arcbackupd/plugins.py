@@ -32,8 +32,9 @@ class Failed:
 class Plugins:
     """The installed plugins of a group."""
 
-    def __init__(self, group: str, found: Iterable[EntryPoint] | None = None) -> None:
-        """``found``: the entry points to take in place of those installed."""
+    def __init__(self, group: str, noun: str, found: Iterable[EntryPoint] | None = None) -> None:
+        """``noun``: what one is, for the journal; ``found``: the entry points to take in place of those installed."""
+        self._noun = noun
         by_name: dict[str, list[EntryPoint]] = defaultdict(list)
         for point in entry_points(group=group) if found is None else found:
             by_name[point.name].append(point)
@@ -58,7 +59,7 @@ class Plugins:
             return _class(first, base, settings)
         # SystemExit too: a plugin that calls sys.exit() as it is imported must not end the daemon.
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin can raise anything
-            _log.error(f"Plugin {name} doesn't load", plugin=name, exc_info=error)
+            _log.error(f"The {self._noun} {name} doesn't load", exc_info=error, **{self._noun: name})
             package = first.dist.name if first.dist is not None else first.module
             hint = f"Update or reinstall {package}; the journal has the traceback."
             return Failed(f"its plugin doesn't load: {describe(error)}", hint)

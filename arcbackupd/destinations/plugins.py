@@ -40,7 +40,7 @@ def load_destinations(
     Raise UsageError ``configuration`` for an unknown type, and for wrong settings of a built-in one; what a third
     party's fails at, and a tool that isn't installed, is a FailedDestination.
     """
-    plugins = Plugins(GROUP, found)
+    plugins = Plugins(GROUP, "destination", found)
     return {name: _load(name, kind, own, state_dir / name, plugins) for name, (kind, own) in tables.items()}
 
 
@@ -72,6 +72,6 @@ def _make(
         if lacking := plugin.problem():
             return FailedDestination(name, *lacking)
         return plugin(name, settings, state_dir)
-    except Exception as error:  # noqa: BLE001 - a plugin can raise anything
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin can raise anything
         _log.error(f"Destination {name} can't be set up", destination=name, exc_info=error)
         return FailedDestination(name, f"it can't be set up: {describe(error)}", "The journal has the traceback.")

@@ -79,7 +79,7 @@ class _Checked:
 def _checked(
     tables: Mapping[str, Mapping[str, Any]], always: Collection[str], found: Iterable[EntryPoint] | None
 ) -> list[_Checked | FailedJob]:
-    plugins = Plugins(GROUP, found)
+    plugins = Plugins(GROUP, "job", found)
     return [_check(name, tables.get(name, {}), plugins) for name in sorted({*tables, *always})]
 
 

@@ -71,7 +71,7 @@ DRIVER = """
 
     def context(name):
         log = get_logger().bind(job=name)
-        return JobContext(backups=None, restores=None, log=log, state_dir=state_dir, host="host")
+        return JobContext(backups=None, restores=None, off_host=None, log=log, state_dir=state_dir, host="host")
 
     async def main(jobs):
         history, wanted, enough = JobHistory(state_dir), 2, asyncio.Event()

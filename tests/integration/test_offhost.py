@@ -465,9 +465,10 @@ def test_an_upload_that_was_interrupted_goes_on_where_it_was(data: Site, monkeyp
 
 def test_a_dump_does_not_wait_for_all_of_the_shared_data(data: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("arcbackupd.operations.offhost.data.IN_BETWEEN_SECONDS", 0.0)
+    monkeypatch.setattr("arcbackupd.operations.offhost.data._BATCH_BYTES", 20_000_000)
     data.configure('dumps.to = ["nas"]\ndata.to = ["nas"]')
     for number in range(5):
-        (data.shared / f"{number}.fits").write_bytes(os.urandom(40_000_000))
+        (data.shared / f"{number}.fits").write_bytes(os.urandom(20_000_000))
     put_all = DirectoryDestination.put_all
     stored: list[bool] = []
 

@@ -118,7 +118,7 @@ def test_one_that_cannot_be_used_is_told_and_takes_nothing_down(target: str, pro
 
 
 def test_what_a_destination_has_of_secrets_is_kept_out_of_the_log() -> None:
-    table = {"bucket": "b", "access_key_id": "A", "secret_access_key": "so-secret-a-key"}
+    table = {"bucket": "observatory", "access_key_id": "A", "secret_access_key": "so-secret-a-key"}
     load_destinations({"cloud": ("s3", table)}, Path("/nowhere"))
     assert redacted("said so-secret-a-key") == "said ***"
 
@@ -179,7 +179,7 @@ def test_a_secret_of_a_destination_may_be_a_credential(
     credentials.mkdir()
     (credentials / f"destinations__cloud__{name}").write_text("from-a-credential")
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(credentials))
-    cloud = '[destinations.cloud]\ntype = "s3"\nbucket = "b"\naccess_key_id = "A"\n'
+    cloud = '[destinations.cloud]\ntype = "s3"\nbucket = "observatory"\naccess_key_id = "A"\n'
     destination = load(settings(cloud))["cloud"]
     assert isinstance(destination, Destination)
     assert destination.settings.secret_access_key.get_secret_value() == "from-a-credential"
@@ -213,7 +213,7 @@ def test_the_page_has_an_example_of_every_type() -> None:
 
 def test_the_recovery_sheet_names_places_keys_and_order_and_no_secret(settings: Callable[[str], Any]) -> None:
     text = (
-        f'install_dir = "/srv/my arcsecond"\n{NAS}[destinations.cloud]\ntype = "s3"\nbucket = "b"\n'
+        f'install_dir = "/srv/my arcsecond"\n{NAS}[destinations.cloud]\ntype = "s3"\nbucket = "observatory"\n'
         'access_key_id = "AKID"\nsecret_access_key = "hunter2"\n[upload]\n'
         f'dumps = {{ to = ["nas", "cloud"] }}\nsecrets = {{ to = ["cloud"], encrypt_to = ["{RECIPIENT}"] }}\n'
     )
@@ -236,8 +236,8 @@ def test_the_recovery_sheet_names_places_keys_and_order_and_no_secret(settings: 
     ("source", "kind", "own"),
     [
         ("/mnt/nas", "directory", {"path": "/mnt/nas", "mount": False}),
-        ("s3://b/a/c?endpoint=https://s3.example.org&region=eu", "s3",
-         {"bucket": "b", "prefix": "a/c", "endpoint": "https://s3.example.org", "region": "eu"}),
+        ("s3://observatory/a/c?endpoint=https://s3.example.org&region=eu", "s3",
+         {"bucket": "observatory", "prefix": "a/c", "endpoint": "https://s3.example.org", "region": "eu"}),
         ("rclone:nas:x/y", "rclone", {"remote": "nas:x/y"}),
         ("restic:sftp:u@h:/r", "restic", {"repository": "sftp:u@h:/r"}),
     ],

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from arcbackupd.dumps import loading
 from arcbackupd.dumps.loading import (
     HEADER_LIMIT,
     CopyCheck,
@@ -237,11 +238,11 @@ def test_no_comment_hides_a_statement_that_changes_the_server(statement: bytes, 
         passed_on(dump(statement + b";\n"), restricted=restricted)
 
 
-def test_as_many_statements_as_there_are_take_no_more_memory() -> None:
+def test_as_many_statements_as_there_are_take_no_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "_SHIFTS", 100)
     load = LoadText(restricted=False)
-    for _ in range(300):
-        load.feed(b"SELECT 1;\n" * 1000)
-    assert len(load._shifts) == 100_000
+    load.feed(b"SELECT 1;\n" * 1000)
+    assert len(load._shifts) == 100
 
 
 READING = [
