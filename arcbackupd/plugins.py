@@ -33,7 +33,7 @@ class Plugins:
     """The installed plugins of a group."""
 
     def __init__(self, group: str, noun: str, found: Iterable[EntryPoint] | None = None) -> None:
-        """``noun``: what one is, for the journal; ``found``: the entry points to take in place of those installed."""
+        """``noun``: what one is, for the journal; ``found``: entry points to take in place of those installed."""
         self._noun = noun
         by_name: dict[str, list[EntryPoint]] = defaultdict(list)
         for point in entry_points(group=group) if found is None else found:
