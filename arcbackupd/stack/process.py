@@ -108,6 +108,10 @@ class _Running:
         """See `Output.begin`: there is one way only."""
         return ""
 
+    def interrupt(self) -> None:
+        """Ask the program to end, as Ctrl-C does: for one that tidies up elsewhere before it does."""
+        _kill(self._process, signal.SIGINT)
+
     def kill(self) -> None:
         """End the program and what it started, at once; nothing happens when it has ended."""
         _kill(self._process)
@@ -126,9 +130,9 @@ class _Running:
         """The error for a program that was killed after so many seconds without a word."""
         return _timed_out(self._command, f"wrote nothing for {seconds or 0:g} s")
 
-    def _begin(self, stdin: int, stdout: int) -> None:
+    def _begin(self, stdin: int, stdout: int, stderr: int | None = None) -> None:
         try:
-            self._process = _start(self._command, stdin, stdout, self._error)
+            self._process = _start(self._command, stdin, stdout, self._error if stderr is None else stderr)
         except BaseException:
             self._close()
             raise
@@ -169,15 +173,18 @@ class Output(Protocol):
 
 
 class Stream(_Running):
-    """A program whose output is read while it runs. A context manager: leaving it ends the program."""
+    """A program whose output is read while it runs. A context manager: leaving it ends the program.
 
-    def __init__(self, command: Command) -> None:
+    ``errors_too``: what it says to its error output is read with the rest, for one that tells there how it goes on.
+    """
+
+    def __init__(self, command: Command, *, errors_too: bool = False) -> None:
         super().__init__(command)
         reader, writer = _pipe()
         self._reader = self._keep(reader)
         try:
             with _null_device() as null:
-                self._begin(null, writer)
+                self._begin(null, writer, writer if errors_too else None)
         finally:
             os.close(writer)
         self._poll = select.poll()
@@ -188,6 +195,10 @@ class Stream(_Running):
 
     def __exit__(self, *_exception: object) -> None:
         self._end()
+
+    def fileno(self) -> int:
+        """What can be waited for until it writes."""
+        return self._reader
 
     def read(self, size: int, *, timeout: float | None) -> bytes:
         """See `Output.read`."""
@@ -347,9 +358,9 @@ def _process_file(pid: int) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _kill(process: sh.RunningCommand) -> None:
+def _kill(process: sh.RunningCommand, number: signal.Signals = signal.SIGKILL) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):  # it ended just now, or is a zombie
-        os.killpg(process.pid, signal.SIGKILL)
+        os.killpg(process.pid, number)
 
 
 def _timed_out(command: Command, what: str) -> TimedOut:

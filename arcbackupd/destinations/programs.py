@@ -1,0 +1,299 @@
+"""Destinations behind a program, rclone or restic: how it is watched, and what its words mean for an operator.
+
+A program that moves bytes is never waited for blindly: the caller is told twice a second that it still runs, and
+may end it by raising. It is then asked to end before it is made to, because both tidy up at the far end: rclone
+gives up a multipart upload that would be billed, restic removes its lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+import select
+import shutil
+import stat
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from arcbackupd.destinations import PARTIAL, DestinationError
+from arcbackupd.errors import OperationFailed
+from arcbackupd.log import MASK, redacted
+from arcbackupd.stack.process import Command, Finished, Stream, TimedOut, run
+
+SILENCE_SECONDS = 600.0
+"""How long a program may say nothing: restic reads a whole index first, and a far server may hash a large file."""
+
+_TICK_SECONDS = 0.5
+_GRACE_SECONDS = 10.0
+_END_SECONDS = 60.0
+_VERSION_SECONDS = 20.0
+_BLOCK = 1 << 20
+_LINE_LIMIT = 4 << 20
+_WORDS_LIMIT = 600
+
+Tick = Callable[[], None]
+"""Called at least once a second while a program runs; what it raises ends the program."""
+
+
+def nothing() -> None:
+    """The tick of what is done soon and shan't be ended meanwhile."""
+
+
+@contextlib.contextmanager
+def _translated(name: str) -> Iterator[None]:
+    """Let what running a program raises be errors of the destination of that name; never around what isn't ours."""
+    try:
+        yield
+    except TimedOut as error:
+        hint = "Look whether its server runs and the network leads there."
+        message = f"The destination {name!r} doesn't answer: {error.message}"
+        raise DestinationError("destination-unreachable", message, hint=hint, passing=True) from error
+    except OperationFailed as error:
+        message = f"The destination {name!r} can't be used: {error.message}"
+        raise DestinationError("destination-failed", message, hint=error.hint) from error
+
+
+class Watched:
+    """A program at work for the destination of that name, whose output is read."""
+
+    def __init__(self, name: str, stream: Stream, tick: Tick) -> None:
+        self._name = name
+        self._stream = stream
+        self._tick = tick
+        self.ended = False
+
+    def blocks(self) -> Iterator[bytes]:
+        """Yield what it writes. Raise DestinationError when it says nothing for too long."""
+        poll = select.poll()
+        poll.register(self._stream, select.POLLIN)
+        heard = told = time.monotonic()
+        while True:
+            ready = poll.poll(_TICK_SECONDS * 1000)
+            now = time.monotonic()
+            if not ready or now - told >= _TICK_SECONDS:
+                self._tick()
+                told = now
+            if ready:
+                if not (block := self._stream.read(_BLOCK, timeout=None)):
+                    return
+                heard = now
+                yield block
+            elif now - heard > SILENCE_SECONDS:
+                with _translated(self._name):
+                    raise self._stream.silent(SILENCE_SECONDS)
+
+    def lines(self) -> Iterator[str]:
+        """Yield the lines that it writes, without their ends; one that is too long is cut."""
+        rest = b""
+        for block in self.blocks():
+            *lines, rest = (rest + block).split(b"\n")
+            rest = rest[:_LINE_LIMIT]
+            yield from (line.decode("utf-8", "replace") for line in lines)
+        if rest:
+            yield rest.decode("utf-8", "replace")
+
+    def finish(self) -> Finished:
+        """How it ended, after its last byte."""
+        self.ended = True
+        with _translated(self._name):
+            return self._stream.finish(timeout=_END_SECONDS)
+
+
+@contextlib.contextmanager
+def started(name: str, command: Command, tick: Tick, *, errors_too: bool = False) -> Iterator[Watched]:
+    """Run a program for the destination of that name.
+
+    Leaving the block before `Watched.finish` ends the program: asked first, then made to.
+    """
+    with contextlib.ExitStack() as running:
+        with _translated(name):
+            stream = running.enter_context(Stream(command, errors_too=errors_too))
+        watched = Watched(name, stream, tick)
+        try:
+            yield watched
+        finally:
+            if not watched.ended:
+                stream.interrupt()
+                with contextlib.suppress(TimedOut):
+                    stream.finish(timeout=_GRACE_SECONDS)
+
+
+@dataclass(frozen=True)
+class _Meaning:
+    pattern: str
+    code: str
+    says: str
+    hint: str
+    passing: bool = False
+
+
+_MEANINGS = (
+    _Meaning(
+        r"didn't find section in config|section not found",
+        "destination-missing",
+        "names a remote that rclone doesn't know",
+        "Make it by `rclone config`, in the file that the settings name.",
+    ),
+    _Meaning(
+        r"wrong password or no key found",
+        "destination-denied",
+        "doesn't open with this password",
+        "Correct the password in the settings, or the file that they name.",
+    ),
+    _Meaning(
+        r"already locked|unable to create lock",
+        "destination-failed",
+        "is locked by another program",
+        "If none works on it any more, as after a crash, remove what it left: `restic unlock`.",
+        passing=True,
+    ),
+    _Meaning(
+        r"unable to authenticate|authentication fail|permission denied|access ?denied|forbidden|unauthorized"
+        r"|\b40[13]\b|host key (verification|mismatch)|knownhosts: key|no hostkey|invalid_?(grant|access_?key)"
+        r"|signature_?does_?not_?match|load (private|public) ?key|parse private key|read-only file system",
+        "destination-denied",
+        "refuses us",
+        "Correct the name, key or password in its settings, or the rights of that user there.",
+    ),
+    _Meaning(
+        r"no space left|disk quota|quota ?exceeded|storage ?(limit|quota)|insufficient ?storage|\b507\b|disk full",
+        "destination-full",
+        "is full",
+        "Make room there, or keep fewer dumps.",
+    ),
+    _Meaning(
+        r"connection (refused|reset|lost|timed out|closed)|no such host|could not resolve|no route to host"
+        r"|network is unreachable|i/o timeout|unexpected eof|\beof\b|broken pipe|timeout|deadline exceeded"
+        r"|couldn't connect|unexpectedly|server misbehaving|name resolution|\b(429|50[0234])\b",
+        "destination-unreachable",
+        "can't be reached",
+        "Look whether its server runs and the network leads there.",
+        passing=True,
+    ),
+)
+"""What a program says, and what it means; the first that fits. Both programs are written in Go and speak alike."""
+
+
+def meaning(name: str, said: str) -> DestinationError:
+    """The error for what a program said about the destination of that name."""
+    words = shown(said) or "it gave no reason"
+    for known in _MEANINGS:
+        if re.search(known.pattern, said, re.IGNORECASE):
+            message = f"The destination {name!r} {known.says}: {words}"
+            return DestinationError(known.code, message, hint=known.hint, passing=known.passing)
+    hint = "Run the same by hand to see more of what it says."
+    return DestinationError("destination-failed", f"The destination {name!r} failed: {words}", hint=hint)
+
+
+_USERINFO = re.compile(r"(://)[^/\s@'\"]+@")
+_ASSIGNED = re.compile(
+    r"""([\w-]*(?:pass|secret|token|key|credential)[\w-]*["']?\s*[=:]\s*)("[^"]*"|'[^']*'|[^\s,;&]+)""",
+    re.IGNORECASE,
+)
+
+
+def shown(said: str) -> str:
+    """A program's words as an error may carry them: on one line, not too many, and without secrets."""
+    words = " ".join(said.split())[-_WORDS_LIMIT:]
+    return redacted(_ASSIGNED.sub(rf"\1{MASK}", _USERINFO.sub(rf"\1{MASK}@", words)))
+
+
+@dataclass(frozen=True)
+class LocalFile:
+    """A file of this host's, links followed, with its size as it was when this was made."""
+
+    path: Path
+    size: int
+
+    @classmethod
+    def of(cls, name: str, source: Path) -> LocalFile:
+        """Look at what is to be stored in that destination. Raise DestinationError when it is no file."""
+        try:
+            path = source.resolve(strict=True)
+            status = path.stat()
+        except OSError as error:
+            message = f"{source} can't be stored in the destination {name!r}: {error.strerror}."
+            raise DestinationError("destination-failed", message, hint="Look at this host's own disk.") from error
+        if not stat.S_ISREG(status.st_mode):
+            raise DestinationError("destination-failed", f"{source} is no file.")
+        return cls(path, status.st_size)
+
+    def hash(self, algorithm: str, tick: Tick) -> str:
+        """The hash of its contents, in hexadecimal digits."""
+        digest = hashlib.new(algorithm, usedforsecurity=False)
+        with self.path.open("rb", buffering=0) as file:
+            while block := file.read(_BLOCK):
+                digest.update(block)
+                tick()
+        return digest.hexdigest()
+
+
+class Pulse:
+    """A tick that tells ``advance`` twice a second that it goes on, however often it is called."""
+
+    def __init__(self, advance: Callable[[int], None]) -> None:
+        self._advance = advance
+        self._next = time.monotonic() + _TICK_SECONDS
+
+    def __call__(self) -> None:
+        """See the class."""
+        if (now := time.monotonic()) >= self._next:
+            self._next = now + _TICK_SECONDS
+            self._advance(0)
+
+
+def checked(name: str, key: str) -> str:
+    """The key. Raise DestinationError for what could name something outside, or what is on its way."""
+    parts = key.split("/")
+    if "\0" in key or {"", ".", ".."} & set(parts) or parts[0] == PARTIAL:
+        raise DestinationError("destination-failed", f"{key!r} is no name for a file in the destination {name!r}.")
+    return key
+
+
+def taken(name: str, key: str) -> DestinationError:
+    """The error for a key under which there is something already."""
+    hint = "Files there never change: remove that one first if it isn't wanted."
+    return DestinationError(
+        "destination-conflict", f"The destination {name!r} has a file {key!r} already.", hint=hint
+    )
+
+
+def lacking(name: str, key: str) -> DestinationError:
+    """The error for a key under which there is nothing."""
+    return DestinationError("destination-lacks", f"The destination {name!r} has no file {key!r}.")
+
+
+def damaged(name: str, key: str, what: str) -> DestinationError:
+    """The error for a file of which something else arrived."""
+    hint = "Try again; if that happens more than once, look at the disks and the memory on both sides."
+    message = f"What arrived of {key!r} in the destination {name!r} isn't what was sent: {what}."
+    return DestinationError("destination-damaged", message, hint=hint, passing=True)
+
+
+def fields(line: str) -> dict[str, Any]:
+    """The object that a line of JSON holds; empty for any other line."""
+    with contextlib.suppress(ValueError):
+        if isinstance(value := json.loads(line), dict):
+            return cast("dict[str, Any]", value)
+    return {}
+
+
+def version_problem(program: str, least: tuple[int, int]) -> tuple[str, str] | None:
+    """What is wrong with the program that is installed here, and what to do; ``None`` when nothing."""
+    wanted = ".".join(map(str, least))
+    install = f"apt install {program} (version {wanted} or newer)"
+    if shutil.which(program) is None:
+        return f"{program} is not installed on this host", install
+    try:
+        said = run(Command((program, "version")), timeout=_VERSION_SECONDS).output.decode("utf-8", "replace")
+    except OperationFailed as error:
+        return error.message.rstrip("."), install
+    found = re.search(r"(\d+)\.(\d+)", said)
+    if found is None or (int(found[1]), int(found[2])) < least:
+        return f"{program} is older than {wanted}", install
+    return None
