@@ -175,6 +175,12 @@ _MEANINGS = (
         "Look whether its server runs and the network leads there.",
         passing=True,
     ),
+    _Meaning(
+        r"is there a repository at|repository does not exist|unable to open config file",
+        "destination-missing",
+        "holds no repository",
+        "Mount it there or, for a new one, make it: `restic init`.",
+    ),
 )
 """What a program says, and what it means; the first that fits. Both programs are written in Go and speak alike."""
 
@@ -217,10 +223,9 @@ class LocalFile:
             path = source.resolve(strict=True)
             status = path.stat()
         except OSError as error:
-            message = f"{source} can't be stored in the destination {name!r}: {error.strerror}."
-            raise DestinationError("destination-failed", message, hint="Look at this host's own disk.") from error
+            raise unreadable(name, source, error.strerror or "no reason is known") from error
         if not stat.S_ISREG(status.st_mode):
-            raise DestinationError("destination-failed", f"{source} is no file.")
+            raise unreadable(name, source, "it is no file")
         return cls(path, status.st_size)
 
     def hash(self, algorithm: str, tick: Tick) -> str:
@@ -253,6 +258,12 @@ def checked(name: str, key: str) -> str:
     if "\0" in key or {"", ".", ".."} & set(parts) or parts[0] == PARTIAL:
         raise DestinationError("destination-failed", f"{key!r} is no name for a file in the destination {name!r}.")
     return key
+
+
+def unreadable(name: str, source: Path | str, reason: str) -> DestinationError:
+    """The error for what can't be read on this host."""
+    message = f"{source} can't be stored in the destination {name!r}: {reason}."
+    return DestinationError("destination-failed", message, hint="Look at this host's own disk.")
 
 
 def taken(name: str, key: str) -> DestinationError:
