@@ -254,14 +254,20 @@ class RcloneDestination(Destination[RcloneSettings]):
     def _publish(self, partial: str, key: str, tick: Tick) -> None:
         # What stands there is left alone, and so is ours, which tells. Between rclone's look and its move is a
         # moment in which another's file would be replaced, where the server replaces: rclone offers nothing better.
+        source, target = self._at(partial), self._at(key)
         try:
-            self._rclone.ask("moveto", self._at(partial), self._at(key), "--ignore-existing", tick=tick)
+            self._rclone.ask("moveto", source, target, "--ignore-existing", tick=tick)
         except RcloneFailed:
-            # The answer may be what got lost. It wasn't there before, and ours isn't any more: so it is ours.
-            if self._rclone.item(self._at(partial)) is not None or self._rclone.item(self._at(key)) is None:
+            # The answer may be what got lost. Nothing was there before, and ours isn't here any more: it is ours.
+            if self._rclone.item(source) is not None or self._rclone.item(target) is None:
                 raise
+        except BaseException:
+            with contextlib.suppress(DestinationError):
+                if self._rclone.item(source) is None:
+                    self._remove("deletefile", target)
+            raise
         else:
-            if self._rclone.item(self._at(partial)) is not None:
+            if self._rclone.item(source) is not None:
                 raise taken(self.name, key)
 
     def _there(self, path: str, *options: str, tick: Tick = nothing) -> tuple[Item, ...]:

@@ -47,6 +47,7 @@ from arcbackupd.destinations.programs import (
     lacking,
     nothing,
     taken,
+    unreadable,
     version_problem,
 )
 from arcbackupd.destinations.restic_program import Restic, Snapshot
@@ -134,19 +135,14 @@ class ResticDestination(TreeDestination[ResticSettings]):
         return [file for file, _ in self._whole(_FILE) if file.key.startswith(below)]
 
     def put(self, source: Path, key: str, transfer: Transfer) -> None:
-        """See `Destination.put`. Of two hosts that store the same key at once both succeed; the older file counts."""
+        """See `Destination.put`. Where two hosts store the same key at once, both succeed and the older counts."""
         file = LocalFile.of(self.name, source)
         if self._find(key) is not None:
             raise taken(self.name, key)
         upload = _UPLOAD + secrets.token_hex(8)
-        tags = ",".join((_FILE, _key_tag(key), f"{_SIZE}{file.size}", upload))
-        # Read whatever restic knows of a file of that name; and beside it, so that no path but the name is kept.
-        arguments = ("backup", "--force", f"--tag={tags}", "--", f"./{file.path.name}")
         try:
-            unread = self._restic.work(*arguments, transfer=transfer, size=file.size, cwd=file.path.parent)
-            for path, reason in unread.items():
-                raise unreadable(self.name, path, reason)
-            self._verify(upload, file, key, Pulse(transfer.advance))
+            made = self._back_up(file, (_FILE, _key_tag(key), f"{_SIZE}{file.size}", upload), transfer)
+            self._verify(made, file, key, Pulse(transfer.advance))
         except BaseException:
             with contextlib.suppress(DestinationError):
                 self._forget(upload)
@@ -186,8 +182,8 @@ class ResticDestination(TreeDestination[ResticSettings]):
         parent = (f"--parent={older[-1].id}",) if older else ("--force",)
         excluded = ("--exclude=" + _GLOB.sub(r"\\\1", str(root / path)) for path in sorted(tree.exclude))
         tags = f"--tag={_TREE},{_key_tag(key)}"
-        unread = self._restic.work("backup", tags, *parent, *excluded, "--", ".", transfer=transfer, cwd=root)
-        return tuple(f"{root / path} is left out: {reason}." for path, reason in unread.items())
+        done = self._restic.work("backup", tags, *parent, *excluded, "--", ".", transfer=transfer, cwd=root)
+        return tuple(f"{root / path} is left out: {reason}." for path, reason in done.unread.items())
 
     def get_tree(self, key: str, target: Path, transfer: Transfer) -> None:
         """See `TreeDestination.get_tree`."""
@@ -195,14 +191,22 @@ class ResticDestination(TreeDestination[ResticSettings]):
             raise lacking(self.name, key)
         self._restic.work("restore", snapshots[-1].id, f"--target={target}", transfer=transfer)
 
-    def _verify(self, upload: str, file: LocalFile, key: str, tick: Tick) -> None:
-        if not (snapshots := self._restic.snapshots(_FILE, upload)):
-            raise damaged(self.name, key, "it isn't there")
-        if (size := self._size(snapshots[0], tick)) != file.size:
+    def _back_up(self, file: LocalFile, tags: tuple[str, ...], transfer: Transfer) -> str:
+        # Read whatever restic knows of a file of that name; and beside it, so that no path but the name is kept.
+        arguments = ("backup", "--force", f"--tag={','.join(tags)}", "--", f"./{file.path.name}")
+        done = self._restic.work(*arguments, transfer=transfer, size=file.size, cwd=file.path.parent)
+        for path, reason in done.unread.items():
+            raise unreadable(self.name, path, reason)
+        return done.snapshot
+
+    def _verify(self, made: str, file: LocalFile, key: str, tick: Tick) -> None:
+        snapshot, size = self._restic.contents(made, tick)
+        self._remember(snapshot, size)
+        if size != file.size:
             raise damaged(self.name, key, f"it has {size} bytes instead of {file.size}")
         if self.settings.verify == "read":
             digest = hashlib.sha256()
-            for block in self._dump(snapshots[0], tick=tick):
+            for block in self._dump(snapshot, tick=tick):
                 digest.update(block)
             if digest.hexdigest() != file.hash("sha256", tick):
                 raise damaged(self.name, key, "what was read back differs")
@@ -235,11 +239,15 @@ class ResticDestination(TreeDestination[ResticSettings]):
         """The size of what is in a snapshot: told by newer versions of restic, else looked up once."""
         if snapshot.size is not None:
             return snapshot.size
-        known = self._known_sizes()
-        if snapshot.id not in known:
-            known[snapshot.id] = self._restic.size(snapshot, tick)
-            write_atomically(self._sizes_file, json.dumps(known).encode())
-        return known[snapshot.id]
+        if (known := self._known_sizes().get(snapshot.id)) is not None:
+            return known
+        _, size = self._restic.contents(snapshot.id, tick)
+        self._remember(snapshot, size)
+        return size
+
+    def _remember(self, snapshot: Snapshot, size: int) -> None:
+        known = self._known_sizes() | {snapshot.id: size}
+        write_atomically(self._sizes_file, json.dumps(known).encode())
 
     @property
     def _sizes_file(self) -> Path:

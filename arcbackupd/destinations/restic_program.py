@@ -47,6 +47,14 @@ class Snapshot:
         return next((found.removeprefix(tag) for found in self.tags if found.startswith(tag)), "")
 
 
+@dataclass(frozen=True)
+class Done:
+    """What came of a transfer: the snapshot that was made, and the paths that couldn't be read, with the reasons."""
+
+    snapshot: str
+    unread: Mapping[str, str]
+
+
 class Restic:
     """restic as it is run for the destination of that name. Everything raises DestinationError."""
 
@@ -70,21 +78,20 @@ class Restic:
         told = json.loads(self.ask("snapshots", "--json", "--no-lock", f"--tag={','.join(tags)}") or "null")
         return tuple(sorted(map(Snapshot.of, told or ()), key=lambda snapshot: snapshot.taken_at))
 
-    def size(self, snapshot: Snapshot, tick: Tick) -> int:
-        """The bytes of all files in a snapshot."""
-        told = map(fields, self.ask("ls", "--json", "--no-lock", snapshot.id, tick=tick).splitlines())
-        return sum(int(node.get("size", 0)) for node in told if node.get("type") == "file")
+    def contents(self, snapshot: str, tick: Tick) -> tuple[Snapshot, int]:
+        """A snapshot and the bytes of all files in it."""
+        told = list(map(fields, self.ask("ls", "--json", "--no-lock", snapshot, tick=tick).splitlines()))
+        size = sum(int(node.get("size", 0)) for node in told if node.get("type") == "file")
+        return Snapshot.of(told[0]), size
 
-    def work(
-        self, *arguments: str, transfer: Transfer, size: int | None = None, cwd: Path | None = None
-    ) -> dict[str, str]:
-        """Let it transfer, telling how it goes on; return the paths that it couldn't read, and why.
+    def work(self, *arguments: str, transfer: Transfer, size: int | None = None, cwd: Path | None = None) -> Done:
+        """Let it transfer, telling how it goes on.
 
         ``size``: the bytes that there are in all, when that is known.
         """
         limit = () if transfer.limit is None else (_limit("upload", transfer), _limit("download", transfer))
         command = self._command(arguments[0], "--json", *limit, *arguments[1:], cwd=cwd)
-        told, words, unread = 0, Words(), dict[str, str]()
+        told, words, made, unread = 0, Words(), "", dict[str, str]()
         with started(self._name, command, lambda: transfer.advance(0), errors_too=True) as restic:
             for line in restic.lines():
                 news = fields(line)
@@ -94,9 +101,10 @@ class Restic:
                     told += moved
                 words.hear(line)
                 unread.update(_unread(news))
+                made = news.get("snapshot_id", made)
             self._end(restic.finish(), str(words), expected=(0, _SOME_UNREADABLE))
         transfer.advance(0 if size is None or unread else size - told)
-        return unread
+        return Done(made, unread)
 
     def _command(self, *arguments: str, cwd: Path | None = None) -> Command:
         argv = ("restic", arguments[0], *self._options, *arguments[1:])
