@@ -161,7 +161,8 @@ _MEANINGS = (
         "Correct the name, key or password in its settings, or the rights of that user there.",
     ),
     _Meaning(
-        r"no space left|disk quota|quota ?exceeded|storage ?(limit|quota)|insufficient ?storage|\b507\b|disk full",
+        r"no space left|remaining disk space|disk full|disk quota|quota ?exceeded|storage ?(limit|quota)"
+        r"|insufficient ?storage|\b507\b",
         "destination-full",
         "is full",
         "Make room there, or keep fewer dumps.",
@@ -198,9 +199,10 @@ def meaning(name: str, said: str) -> DestinationError:
 
 _USERINFO = re.compile(r"(://)[^/\s@'\"]+@")
 _ASSIGNED = re.compile(
-    r"""([\w-]*(?:pass|secret|token|key|credential)[\w-]*["']?\s*[=:]\s*)("[^"]*"|'[^']*'|[^\s,;&]+)""",
+    r"""([\w-]*(?:pass|secret|token|key|credential)[\w-]*(?:\s*=\s*|["']\s*:\s*|:(?=\S)))("[^"]*"|'[^']*'|[^\s,;&]+)""",
     re.IGNORECASE,
 )
+"""What follows ``name=``, ``"name": `` or ``name:``; a word and a colon are more often the begin of a sentence."""
 
 
 def shown(said: str) -> str:

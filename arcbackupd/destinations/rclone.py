@@ -45,7 +45,7 @@ from arcbackupd.destinations.programs import (
     taken,
     version_problem,
 )
-from arcbackupd.destinations.rclone_program import Item, Rclone, RcloneFailed
+from arcbackupd.destinations.rclone_program import SOON, Item, Rclone, RcloneFailed
 from arcbackupd.settings import AbsolutePath
 
 _OLDEST = (1, 60)
@@ -114,7 +114,7 @@ class RcloneDestination(Destination[RcloneSettings]):
             hint = f"Make it: `rclone config --config {config}`; or name the one to use as `config`."
             raise DestinationError("destination-missing", message, hint=hint)
         try:
-            found = self._rclone.items(remote, "--dirs-only")
+            found = self._rclone.items(remote, "--dirs-only", *SOON)
         except RcloneFailed as failed:
             if not failed.not_there:
                 raise

@@ -24,6 +24,8 @@ _OPTIONS = (
     "--low-level-retries=2",
     "--use-server-modtime",
 )
+SOON = ("--timeout=20s", "--low-level-retries=1")
+"""For what shall fail soon when nobody answers."""
 _TELL = ("--stats=0.5s", "--stats-log-level=NOTICE")
 _ENVIRONMENT = {
     "TZ": "UTC",
@@ -71,7 +73,7 @@ class Rclone:
 
     def command(self, *arguments: str) -> Command:
         """How it is run. What it must not show is in its configuration, which only it reads."""
-        return Command(("rclone", *arguments, f"--config={self._config}", *_OPTIONS), _ENVIRONMENT)
+        return Command(("rclone", f"--config={self._config}", *_OPTIONS, *arguments), _ENVIRONMENT)
 
     def ask(self, *arguments: str, tick: Tick = nothing) -> str:
         """Let it do something, and return what it writes."""

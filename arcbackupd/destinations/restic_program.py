@@ -49,7 +49,7 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Done:
-    """What came of a transfer: the snapshot that was made, and the paths that couldn't be read, with the reasons."""
+    """What came of a transfer: the snapshot that was made, and the paths that couldn't be read, and why."""
 
     snapshot: str
     unread: Mapping[str, str]
