@@ -34,18 +34,10 @@ from arcbackupd.destinations import (
     StoredFile,
     Transfer,
 )
-from arcbackupd.destinations.programs import (
-    LocalFile,
-    Pulse,
-    Tick,
-    checked,
-    damaged,
-    lacking,
-    nothing,
-    taken,
-    version_problem,
-)
+from arcbackupd.destinations.program_errors import damaged
+from arcbackupd.destinations.programs import LocalFile, Pulse, Tick, nothing, version_problem
 from arcbackupd.destinations.rclone_program import SOON, Item, Rclone, RcloneFailed
+from arcbackupd.destinations.transfers import checked, deliver, lacking, taken
 from arcbackupd.settings import AbsolutePath
 
 _OLDEST = (1, 60)
@@ -149,7 +141,7 @@ class RcloneDestination(Destination[RcloneSettings]):
         limit = () if transfer.limit is None else (f"--bwlimit={max(transfer.limit, 1)}B",)
         with closing(self._rclone.blocks("cat", self._at(key), *limit, tick=lambda: transfer.advance(0))) as blocks:
             for block in blocks:
-                target.write(block)
+                deliver(self.name, target, block)
                 received += len(block)
                 transfer.advance(len(block))
         if received != item.size:

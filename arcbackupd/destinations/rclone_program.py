@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from arcbackupd.destinations import DestinationError, Transfer
-from arcbackupd.destinations.programs import Tick, fields, meaning, nothing, started
+from arcbackupd.destinations.program_errors import LastWords, meaning
+from arcbackupd.destinations.programs import Tick, fields, nothing, started
 from arcbackupd.stack.process import Command, Finished
 
 _NOT_THERE = (3, 4)
@@ -35,7 +36,6 @@ _ENVIRONMENT = {
 }
 _DATED = re.compile(r"^\d{4}/\d\d/\d\d \d\d:\d\d:\d\d (?:[A-Z]+ *: )?")
 _HARMLESS = ("debug", "info", "notice", "warning")
-_WORDS = 20
 
 
 class RcloneFailed(DestinationError):
@@ -115,7 +115,7 @@ class Rclone:
         """Let it transfer ``size`` bytes in all, telling how it goes on."""
         limit = () if transfer.limit is None else (f"--bwlimit={max(transfer.limit, 1)}B",)
         command = self.command(*arguments, *_TELL, *limit)
-        told, words = 0, Words()
+        told, words = 0, LastWords(_words_in)
         with started(self._name, command, lambda: transfer.advance(0), errors_too=True) as rclone:
             for line in rclone.lines():
                 moved = min(int(fields(line).get("stats", {}).get("bytes", 0)), size)
@@ -128,25 +128,11 @@ class Rclone:
 
     def _end(self, finished: Finished, said: str = "") -> None:
         if finished.status:
-            raise RcloneFailed(meaning(self._name, said or str(Words(finished.error))), finished.status)
+            raise RcloneFailed(
+                meaning(self._name, said or str(LastWords(_words_in, finished.error))), finished.status
+            )
 
 
-class Words:
-    """What rclone says when something goes wrong: the last of it, each once."""
-
-    def __init__(self, said: str = "") -> None:
-        self._said: dict[str, None] = {}
-        for line in said.splitlines():
-            self.hear(line)
-
-    def __str__(self) -> str:
-        return "; ".join(list(self._said)[-_WORDS:])
-
-    def hear(self, line: str) -> None:
-        """Take a line of its log, or one that it writes when it ends."""
-        told = fields(line)
-        if told.get("level") not in _HARMLESS and (words := str(told.get("msg") or _DATED.sub("", line)).strip()):
-            self._said.pop(words, None)
-            self._said[words] = None
-            if len(self._said) > _WORDS:
-                del self._said[next(iter(self._said))]
+def _words_in(line: str) -> str:
+    told = fields(line)
+    return "" if told.get("level") in _HARMLESS else str(told.get("msg") or _DATED.sub("", line))

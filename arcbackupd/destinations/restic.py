@@ -38,19 +38,10 @@ from arcbackupd.destinations import (
     Tree,
     TreeDestination,
 )
-from arcbackupd.destinations.programs import (
-    LocalFile,
-    Pulse,
-    Tick,
-    checked,
-    damaged,
-    lacking,
-    nothing,
-    taken,
-    unreadable,
-    version_problem,
-)
+from arcbackupd.destinations.program_errors import damaged, unreadable
+from arcbackupd.destinations.programs import LocalFile, Pulse, Tick, nothing, version_problem
 from arcbackupd.destinations.restic_program import Restic, Snapshot
+from arcbackupd.destinations.transfers import checked, deliver, lacking, taken
 from arcbackupd.dotenv import DotenvError, parse_dotenv
 from arcbackupd.files import write_atomically
 from arcbackupd.log import redact
@@ -155,7 +146,7 @@ class ResticDestination(TreeDestination[ResticSettings]):
         limit = () if transfer.limit is None else (f"--limit-download={max(transfer.limit // 1024, 1)}",)
         with closing(self._dump(snapshot, *limit, tick=lambda: transfer.advance(0))) as blocks:
             for block in blocks:
-                target.write(block)
+                deliver(self.name, target, block)
                 received += len(block)
                 transfer.advance(len(block))
         if received != file.size:

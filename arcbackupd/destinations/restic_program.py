@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from arcbackupd.destinations import Transfer
-from arcbackupd.destinations.programs import Tick, fields, meaning, nothing, started
+from arcbackupd.destinations.program_errors import LastWords, meaning
+from arcbackupd.destinations.programs import Tick, fields, nothing, started
 from arcbackupd.stack.process import Command, Finished
 
 _SOME_UNREADABLE = 3
-_WORDS = 20
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Restic:
         """
         limit = () if transfer.limit is None else (_limit("upload", transfer), _limit("download", transfer))
         command = self._command(arguments[0], "--json", *limit, *arguments[1:], cwd=cwd)
-        told, words, made, unread = 0, Words(), "", dict[str, str]()
+        told, words, made, unread = 0, LastWords(_words_in), "", dict[str, str]()
         with started(self._name, command, lambda: transfer.advance(0), errors_too=True) as restic:
             for line in restic.lines():
                 news = fields(line)
@@ -112,7 +112,7 @@ class Restic:
 
     def _end(self, finished: Finished, said: str = "", expected: tuple[int, ...] = (0,)) -> None:
         if finished.status not in expected:
-            raise meaning(self._name, said or str(Words(finished.error)))
+            raise meaning(self._name, said or str(LastWords(_words_in, finished.error)))
 
 
 def _limit(way: str, transfer: Transfer) -> str:
@@ -132,22 +132,8 @@ def _reason(error: object) -> str:
     return str(error or "it could not be read")
 
 
-class Words:
-    """What restic says when something goes wrong: the last of it, each once."""
-
-    def __init__(self, said: str = "") -> None:
-        self._said: dict[str, None] = {}
-        for line in said.splitlines():
-            self.hear(line)
-
-    def __str__(self) -> str:
-        return "; ".join(list(self._said)[-_WORDS:])
-
-    def hear(self, line: str) -> None:
-        """Take a line of what it writes."""
-        news = fields(line)
-        words = line if not news else str(news.get("message", "")) if news["message_type"] == "exit_error" else ""
-        if words := words.strip():
-            self._said[words] = None
-            if len(self._said) > _WORDS:
-                del self._said[next(iter(self._said))]
+def _words_in(line: str) -> str:
+    news = fields(line)
+    if not news:
+        return line
+    return str(news.get("message", "")) if news.get("message_type") == "exit_error" else ""

@@ -118,6 +118,11 @@ def _can_be_named(key: str) -> bool:
         return False
 
 
+def checked(name: str, key: str) -> str:
+    """The key, for what takes it as it is. Raise DestinationError as `parts` does."""
+    return "/".join(parts(name, key))
+
+
 def open_source(name: str, source: Path) -> BinaryIO:
     """Open what is to be stored. Raise DestinationError when it can't be read."""
     try:
