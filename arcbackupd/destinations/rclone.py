@@ -120,14 +120,14 @@ class RcloneDestination(Destination[RcloneSettings]):
         """See `Destination.list`."""
         path = self._at(checked(self.name, prefix))
         found = self._there(path)
-        if [item.path for item in found] == [prefix.rpartition("/")[2]] and not self._is_directory(path):
+        if [item.path for item in found] == [prefix.rpartition("/")[2]] and self._rclone.file(path) is not None:
             return []  # a file is listed as if it were in itself
         return [StoredFile(f"{prefix}/{item.path}", item.size, item.modified_at) for item in found]
 
     def put(self, source: Path, key: str, transfer: Transfer) -> None:
         """See `Destination.put`."""
         file, target = LocalFile.of(self.name, source), self._at(checked(self.name, key))
-        if self._rclone.item(target) is not None:
+        if self._rclone.file(target) is not None:
             raise taken(self.name, key)
         partial = _new_name()
         with self._removed_after_failure("deletefile", self._at(partial)):
@@ -160,7 +160,7 @@ class RcloneDestination(Destination[RcloneSettings]):
         try:
             self._rclone.ask("deletefile", path)
         except RcloneFailed:
-            if (item := self._rclone.item(path)) is not None and not item.is_dir:
+            if self._rclone.file(path) is not None:
                 raise
 
     def put_all(self, files: Iterable[tuple[Path, str]], transfer: Transfer) -> None:
@@ -251,15 +251,18 @@ class RcloneDestination(Destination[RcloneSettings]):
             self._rclone.ask("moveto", source, target, "--ignore-existing", tick=tick)
         except RcloneFailed:
             # The answer may be what got lost. Nothing was there before, and ours isn't here any more: it is ours.
-            if self._rclone.item(source) is not None or self._rclone.item(target) is None:
-                raise
+            if self._rclone.file(source) is None and self._rclone.file(target) is not None:
+                return
+            if self._there(target):  # a directory
+                raise taken(self.name, key) from None
+            raise
         except BaseException:
             with contextlib.suppress(DestinationError):
-                if self._rclone.item(source) is None:
+                if self._rclone.file(source) is None:
                     self._remove("deletefile", target)
             raise
         else:
-            if self._rclone.item(source) is not None:
+            if self._rclone.file(source) is not None:
                 raise taken(self.name, key)
 
     def _there(self, path: str, *options: str, tick: Tick = nothing) -> tuple[Item, ...]:
@@ -272,13 +275,9 @@ class RcloneDestination(Destination[RcloneSettings]):
             raise
 
     def _file(self, key: str) -> Item:
-        item = self._rclone.item(self._at(checked(self.name, key)))
-        if item is None or item.is_dir:
+        if (item := self._rclone.file(self._at(checked(self.name, key)))) is None:
             raise lacking(self.name, key)
         return item
-
-    def _is_directory(self, path: str) -> bool:
-        return (item := self._rclone.item(path)) is None or item.is_dir
 
     def _at(self, key: str) -> str:
         remote = self.settings.remote

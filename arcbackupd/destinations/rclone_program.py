@@ -93,14 +93,10 @@ class Rclone:
             self._end(rclone.finish())
         return found
 
-    def item(self, path: str) -> Item | None:
-        """What is at a path of a remote, itself; ``None`` where nothing is."""
-        try:
-            told = json.loads(self.ask("lsjson", "--stat", "--no-mimetype", path) or "null")
-        except RcloneFailed as failed:
-            if failed.not_there:
-                return None
-            raise
+    def file(self, path: str) -> Item | None:
+        """The file at a path of a remote; ``None`` where there is none, or something else."""
+        # In a bucket every path is that of a directory, whether there is anything or not: so only files are told.
+        told = json.loads(self.ask("lsjson", "--stat", "--files-only", "--no-mimetype", path) or "null")
         return Item.of(told) if told else None
 
     def hashes(self, path: str) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from arcbackupd.destinations import PARTIAL, DestinationError, Transfer
 from arcbackupd.destinations.programs import LocalFile, nothing
 from arcbackupd.destinations.rclone import RcloneDestination, RcloneSettings
 from tests.harness.cutting_proxy import CuttingProxy
+from tests.harness.s3 import ACCESS_KEY, SECRET_KEY, S3Server
 from tests.harness.sftp import SftpServer, free_port
 from tests.harness.tools import tool
 from tests.integration.destination_contract import (
@@ -80,6 +81,19 @@ def _far(sftp: SftpServer, proxy: CuttingProxy, nas: Path, tmp_path: Path) -> Rc
     return made(f"nas:{nas}", tmp_path, sftp.rclone_table("nas", port=proxy.port))
 
 
+@pytest.fixture(name="bucket", scope="module")
+def _bucket() -> Iterator[tuple[str, str]]:
+    """A bucket, and rclone's configuration for it."""
+    with S3Server() as server:
+        yield (
+            server.make_bucket(),
+            (
+                f"[cloud]\ntype = s3\nprovider = Other\nendpoint = {server.url}\n"
+                f"access_key_id = {ACCESS_KEY}\nsecret_access_key = {SECRET_KEY}\n"
+            ),
+        )
+
+
 @pytest.mark.slow
 class TestContractLocal(DestinationContract):
     """What every destination does, in a directory."""
@@ -93,6 +107,19 @@ class TestContractSftp(DestinationContract):
     @staticmethod
     def _destination(far: RcloneDestination) -> RcloneDestination:
         return far
+
+
+@pytest.mark.slow
+class TestContractS3(DestinationContract):
+    """What every destination does, in a bucket: where there are no directories, and a move is a copy."""
+
+    names = ("with spaces  in it.sql.gz", "ünïcödé-星-🌌", "hash#question?percent%20plus+and&equals=", "a/b/c")
+
+    @pytest.fixture(name="destination")
+    @staticmethod
+    def _destination(bucket: tuple[str, str], tmp_path: Path) -> RcloneDestination:
+        name, config = bucket
+        return made(f"cloud:{name}/{tmp_path.name}", tmp_path, config)
 
 
 # What arrives
@@ -115,6 +142,14 @@ def test_a_link_is_followed(destination: RcloneDestination, tmp_path: Path) -> N
     (tmp_path / "link").symlink_to("file")
     destination.put(tmp_path / "link", "dumps/file", Transfer())
     assert fetched(destination, "dumps/file") == SMALL
+
+
+def test_a_directory_that_has_the_name_stays_as_it_is(destination: RcloneDestination, nas: Path, put: Put) -> None:
+    put("dumps/file/below")
+    with pytest.raises(DestinationError) as raised:
+        put("dumps/file")
+    assert raised.value.code == "destination-conflict"
+    assert files(nas) == ["dumps/file/below"]
 
 
 @pytest.mark.parametrize("verify", ["hash", "size", "download"])
