@@ -22,6 +22,7 @@ from typing import Any, cast
 
 from arcbackupd.destinations import DestinationError
 from arcbackupd.destinations.program_errors import unreadable
+from arcbackupd.destinations.transfers import blocks, open_source
 from arcbackupd.errors import OperationFailed
 from arcbackupd.stack.process import Command, Finished, Stream, TimedOut, run
 
@@ -29,6 +30,7 @@ SILENCE_SECONDS = 600.0
 """How long a program may say nothing: restic reads a whole index first, and a far server may hash a large file."""
 
 _TICK_SECONDS = 0.5
+_PULSE_SECONDS = 0.25
 _GRACE_SECONDS = 10.0
 _END_SECONDS = 60.0
 _VERSION_SECONDS = 20.0
@@ -124,8 +126,9 @@ def started(name: str, command: Command, tick: Tick, *, errors_too: bool = False
 
 @dataclass(frozen=True)
 class LocalFile:
-    """A file of this host's, links followed, with its size as it was when this was made."""
+    """A file of this host's for the destination of that name, links followed, with its size as it was then."""
 
+    name: str
     path: Path
     size: int
 
@@ -139,29 +142,29 @@ class LocalFile:
             raise unreadable(name, source, error.strerror or "no reason is known") from error
         if not stat.S_ISREG(status.st_mode):
             raise unreadable(name, source, "it is no file")
-        return cls(path, status.st_size)
+        return cls(name, path, status.st_size)
 
     def hash(self, algorithm: str, tick: Tick) -> str:
-        """The hash of its contents, in hexadecimal digits."""
+        """The hash of its contents, in hexadecimal digits. Raise DestinationError when they can't be read."""
         digest = hashlib.new(algorithm, usedforsecurity=False)
-        with self.path.open("rb", buffering=0) as file:
-            while block := file.read(_BLOCK):
+        with open_source(self.name, self.path) as file:
+            for block in blocks(self.name, self.path, file):
                 digest.update(block)
                 tick()
         return digest.hexdigest()
 
 
 class Pulse:
-    """A tick that tells ``advance`` twice a second that it goes on, however often it is called."""
+    """A tick that tells ``advance`` that it goes on, four times a second however often it is called."""
 
     def __init__(self, advance: Callable[[int], None]) -> None:
         self._advance = advance
-        self._next = time.monotonic() + _TICK_SECONDS
+        self._next = time.monotonic() + _PULSE_SECONDS
 
     def __call__(self) -> None:
         """See the class."""
         if (now := time.monotonic()) >= self._next:
-            self._next = now + _TICK_SECONDS
+            self._next = now + _PULSE_SECONDS
             self._advance(0)
 
 

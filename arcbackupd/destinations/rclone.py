@@ -34,7 +34,7 @@ from arcbackupd.destinations import (
     StoredFile,
     Transfer,
 )
-from arcbackupd.destinations.program_errors import damaged
+from arcbackupd.destinations.program_errors import damaged, unreadable
 from arcbackupd.destinations.programs import LocalFile, Pulse, Tick, nothing, version_problem
 from arcbackupd.destinations.rclone_program import SOON, Item, Rclone, RcloneFailed
 from arcbackupd.destinations.transfers import checked, deliver, lacking, taken
@@ -127,19 +127,21 @@ class RcloneDestination(Destination[RcloneSettings]):
     def put(self, source: Path, key: str, transfer: Transfer) -> None:
         """See `Destination.put`."""
         file, target = LocalFile.of(self.name, source), self._at(checked(self.name, key))
-        if self._rclone.file(target) is not None:
+        pulse = Pulse(transfer.advance)
+        if self._rclone.file(target, pulse) is not None:
             raise taken(self.name, key)
         partial = _new_name()
         with self._removed_after_failure("deletefile", self._at(partial)):
             self._rclone.move_bytes("copyto", str(file.path), self._at(partial), size=file.size, transfer=transfer)
-            self._verify({partial.rpartition("/")[2]: file}, partial, Pulse(transfer.advance))
-            self._publish(partial, key, Pulse(transfer.advance))
+            self._verify({partial.rpartition("/")[2]: file}, partial, pulse)
+            self._publish(partial, key, pulse)
 
     def get(self, key: str, target: BinaryIO, transfer: Transfer) -> None:
         """See `Destination.get`."""
-        item, received = self._file(key), 0
+        pulse, received = Pulse(transfer.advance), 0
+        item = self._file(key, pulse)
         limit = () if transfer.limit is None else (f"--bwlimit={max(transfer.limit, 1)}B",)
-        with closing(self._rclone.blocks("cat", self._at(key), *limit, tick=lambda: transfer.advance(0))) as blocks:
+        with closing(self._rclone.blocks("cat", self._at(key), *limit, tick=pulse)) as blocks:
             for block in blocks:
                 deliver(self.name, target, block)
                 received += len(block)
@@ -149,7 +151,7 @@ class RcloneDestination(Destination[RcloneSettings]):
 
     def read(self, key: str, length: int) -> bytes:
         """See `Destination.read`."""
-        self._file(key)
+        self._file(key, nothing)
         if length <= 0:
             return b""
         return b"".join(self._rclone.blocks("cat", self._at(key), f"--count={length}", tick=nothing))
@@ -180,7 +182,7 @@ class RcloneDestination(Destination[RcloneSettings]):
         files = {key: LocalFile.of(self.name, source) for key, source in sources.items()}
         partial, pulse = _new_name(), Pulse(transfer.advance)
         with self._staged(files) as (staging, listed), self._removed_after_failure("purge", self._at(partial)):
-            for item in self._there(self.settings.remote, f"--files-from-raw={listed}"):
+            for item in self._there(self.settings.remote, f"--files-from-raw={listed}", tick=pulse):
                 raise taken(self.name, item.path)
             self._rclone.move_bytes(
                 "copy",
@@ -197,7 +199,7 @@ class RcloneDestination(Destination[RcloneSettings]):
             for first in {key.partition("/")[0] for key in files}:
                 source, target = self._at(f"{partial}/{first}"), self._at(first)
                 self._rclone.ask("move", source, target, "--ignore-existing", "--delete-empty-src-dirs", tick=pulse)
-            for item in self._there(self._at(partial)):
+            for item in self._there(self._at(partial), tick=pulse):
                 raise taken(self.name, item.path)
             self._remove("purge", self._at(partial))
 
@@ -207,11 +209,14 @@ class RcloneDestination(Destination[RcloneSettings]):
         self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.state_dir, prefix="staging-") as made:
             listed, staging = Path(made, "keys"), Path(made, "files")
-            for key, file in files.items():
-                link = staging / key
-                link.parent.mkdir(parents=True, exist_ok=True)
-                link.symlink_to(file.path)
-            listed.write_bytes(b"".join(os.fsencode(key) + b"\n" for key in files))
+            try:
+                for key, file in files.items():
+                    link = staging / key
+                    link.parent.mkdir(parents=True, exist_ok=True)
+                    link.symlink_to(file.path)
+                listed.write_bytes(b"".join(os.fsencode(key) + b"\n" for key in files))
+            except OSError as error:  # of two keys one is a part of the other, for instance
+                raise unreadable(self.name, staging, error.strerror or "it can't be made") from error
             yield staging, listed
 
     def _verify(self, files: Mapping[str, LocalFile], partial: str, tick: Tick) -> None:
@@ -274,8 +279,8 @@ class RcloneDestination(Destination[RcloneSettings]):
                 return ()
             raise
 
-    def _file(self, key: str) -> Item:
-        if (item := self._rclone.file(self._at(checked(self.name, key)))) is None:
+    def _file(self, key: str, tick: Tick) -> Item:
+        if (item := self._rclone.file(self._at(checked(self.name, key)), tick)) is None:
             raise lacking(self.name, key)
         return item
 

@@ -93,10 +93,10 @@ class Rclone:
             self._end(rclone.finish())
         return found
 
-    def file(self, path: str) -> Item | None:
+    def file(self, path: str, tick: Tick = nothing) -> Item | None:
         """The file at a path of a remote; ``None`` where there is none, or something else."""
         # In a bucket every path is that of a directory, whether there is anything or not: so only files are told.
-        told = json.loads(self.ask("lsjson", "--stat", "--files-only", "--no-mimetype", path) or "null")
+        told = json.loads(self.ask("lsjson", "--stat", "--files-only", "--no-mimetype", path, tick=tick) or "null")
         return Item.of(told) if told else None
 
     def hashes(self, path: str) -> tuple[str, ...]:

@@ -123,17 +123,18 @@ class ResticDestination(TreeDestination[ResticSettings]):
     def list(self, prefix: str) -> list[StoredFile]:
         """See `Destination.list`."""
         below = checked(self.name, prefix) + "/"
-        return [file for file, _ in self._whole(_FILE) if file.key.startswith(below)]
+        return [file for file, _ in self._whole(_FILE, tick=nothing) if file.key.startswith(below)]
 
     def put(self, source: Path, key: str, transfer: Transfer) -> None:
         """See `Destination.put`. Where two hosts store the same key at once, both succeed and the older counts."""
         file = LocalFile.of(self.name, source)
-        if self._find(key) is not None:
+        pulse = Pulse(transfer.advance)
+        if self._find(key, pulse) is not None:
             raise taken(self.name, key)
         upload = _UPLOAD + secrets.token_hex(8)
         try:
             made = self._back_up(file, (_FILE, _key_tag(key), f"{_SIZE}{file.size}", upload), transfer)
-            self._verify(made, file, key, Pulse(transfer.advance))
+            self._verify(made, file, key, pulse)
         except BaseException:
             with contextlib.suppress(DestinationError):
                 self._forget(upload)
@@ -141,10 +142,10 @@ class ResticDestination(TreeDestination[ResticSettings]):
 
     def get(self, key: str, target: BinaryIO, transfer: Transfer) -> None:
         """See `Destination.get`."""
-        file, snapshot = self._stored(key)
-        received = 0
+        pulse, received = Pulse(transfer.advance), 0
+        file, snapshot = self._stored(key, pulse)
         limit = () if transfer.limit is None else (f"--limit-download={max(transfer.limit // 1024, 1)}",)
-        with closing(self._dump(snapshot, *limit, tick=lambda: transfer.advance(0))) as blocks:
+        with closing(self._dump(snapshot, *limit, tick=pulse)) as blocks:
             for block in blocks:
                 deliver(self.name, target, block)
                 received += len(block)
@@ -154,7 +155,7 @@ class ResticDestination(TreeDestination[ResticSettings]):
 
     def read(self, key: str, length: int) -> bytes:
         """See `Destination.read`. restic is ended when it has written enough."""
-        _, snapshot = self._stored(key)
+        _, snapshot = self._stored(key, nothing)
         found = bytearray()
         with closing(self._dump(snapshot, tick=nothing)) as blocks:
             while len(found) < length and (block := next(blocks, b"")):
@@ -168,7 +169,7 @@ class ResticDestination(TreeDestination[ResticSettings]):
     def put_tree(self, tree: Tree, key: str, transfer: Transfer) -> tuple[str, ...]:
         """See `TreeDestination.put_tree`."""
         root = tree.root.resolve()
-        older = self._restic.snapshots(_TREE, _key_tag(checked(self.name, key)))
+        older = self._restic.snapshots(_TREE, _key_tag(checked(self.name, key)), tick=Pulse(transfer.advance))
         # Its own choice of what to compare with would be by the path, and any snapshot of it.
         parent = (f"--parent={older[-1].id}",) if older else ("--force",)
         excluded = ("--exclude=" + _GLOB.sub(r"\\\1", str(root / path)) for path in sorted(tree.exclude))
@@ -178,7 +179,8 @@ class ResticDestination(TreeDestination[ResticSettings]):
 
     def get_tree(self, key: str, target: Path, transfer: Transfer) -> None:
         """See `TreeDestination.get_tree`."""
-        if not (snapshots := self._restic.snapshots(_TREE, _key_tag(checked(self.name, key)))):
+        tags = _TREE, _key_tag(checked(self.name, key))
+        if not (snapshots := self._restic.snapshots(*tags, tick=Pulse(transfer.advance))):
             raise lacking(self.name, key)
         self._restic.work("restore", snapshots[-1].id, f"--target={target}", transfer=transfer)
 
@@ -209,20 +211,20 @@ class ResticDestination(TreeDestination[ResticSettings]):
         if snapshots := self._restic.snapshots(_FILE, tag):
             self._restic.ask("forget", *(snapshot.id for snapshot in snapshots))
 
-    def _stored(self, key: str) -> tuple[StoredFile, Snapshot]:
-        if (found := self._find(key)) is None:
+    def _stored(self, key: str, tick: Tick) -> tuple[StoredFile, Snapshot]:
+        if (found := self._find(key, tick)) is None:
             raise lacking(self.name, key)
         return found
 
-    def _find(self, key: str) -> tuple[StoredFile, Snapshot] | None:
-        return next(self._whole(_FILE, _key_tag(checked(self.name, key))), None)
+    def _find(self, key: str, tick: Tick) -> tuple[StoredFile, Snapshot] | None:
+        return next(self._whole(_FILE, _key_tag(checked(self.name, key)), tick=tick), None)
 
-    def _whole(self, *tags: str) -> Iterator[tuple[StoredFile, Snapshot]]:
+    def _whole(self, *tags: str, tick: Tick) -> Iterator[tuple[StoredFile, Snapshot]]:
         """The whole files among the snapshots with these tags, the older of two with the same key."""
         seen: set[str] = set()
-        for snapshot in self._restic.snapshots(*tags):
+        for snapshot in self._restic.snapshots(*tags, tick=tick):
             key = unquote(snapshot.value(_KEY), errors="surrogateescape")
-            if key and key not in seen and (size := self._size(snapshot, nothing)) == _expected(snapshot):
+            if key and key not in seen and (size := self._size(snapshot, tick)) == _expected(snapshot):
                 seen.add(key)
                 yield StoredFile(key, size, snapshot.taken_at), snapshot
 

@@ -73,9 +73,11 @@ class Restic:
             yield from restic.blocks()
             self._end(restic.finish())
 
-    def snapshots(self, *tags: str) -> tuple[Snapshot, ...]:
+    def snapshots(self, *tags: str, tick: Tick = nothing) -> tuple[Snapshot, ...]:
         """Those that have all of these tags, the oldest first."""
-        told = json.loads(self.ask("snapshots", "--json", "--no-lock", f"--tag={','.join(tags)}") or "null")
+        told = json.loads(
+            self.ask("snapshots", "--json", "--no-lock", f"--tag={','.join(tags)}", tick=tick) or "null"
+        )
         return tuple(sorted(map(Snapshot.of, told or ()), key=lambda snapshot: snapshot.taken_at))
 
     def contents(self, snapshot: str, tick: Tick) -> tuple[Snapshot, int]:
