@@ -72,7 +72,7 @@ class Watched:
         """Yield what it writes. Raise DestinationError when it says nothing for too long."""
         poll = select.poll()
         poll.register(self._stream, select.POLLIN)
-        heard = told = time.monotonic()
+        heard, told = time.monotonic(), 0.0  # it is told at the first word, too
         while True:
             ready = poll.poll(_TICK_SECONDS * 1000)
             now = time.monotonic()

@@ -182,7 +182,7 @@ class ResticDestination(TreeDestination[ResticSettings]):
         tags = _TREE, _key_tag(checked(self.name, key))
         if not (snapshots := self._restic.snapshots(*tags, tick=Pulse(transfer.advance))):
             raise lacking(self.name, key)
-        self._restic.work("restore", snapshots[-1].id, f"--target={target}", transfer=transfer)
+        self._restic.work("restore", "--no-lock", snapshots[-1].id, f"--target={target}", transfer=transfer)
 
     def _back_up(self, file: LocalFile, tags: tuple[str, ...], transfer: Transfer) -> str:
         # Read whatever restic knows of a file of that name; and beside it, so that no path but the name is kept.

@@ -6,7 +6,8 @@ Only what writes takes a lock: one left behind by a program that was killed woul
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Iterator, Mapping
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ from arcbackupd.destinations.programs import Tick, fields, nothing, started
 from arcbackupd.stack.process import Command, Finished
 
 _SOME_UNREADABLE = 3
+_LOCKING_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,32 @@ class Done:
 
     snapshot: str
     unread: Mapping[str, str]
+
+
+class _Held:
+    """A tick whose errors wait, a few seconds at most, until restic is past taking its lock.
+
+    Interrupted in the middle of that, restic leaves the lock behind, and nobody could remove anything any more.
+    """
+
+    def __init__(self, advance: Callable[[int], None], seconds: float) -> None:
+        self._advance = advance
+        self._until = time.monotonic() + seconds
+        self._error: Exception | None = None
+
+    def __call__(self) -> None:
+        try:
+            self._advance(0)
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is raised in the end
+            self._error = self._error or error
+        if self._error is not None and time.monotonic() >= self._until:
+            raise self._error
+
+    def past(self) -> None:
+        """From now on errors are raised at once; one that waited is."""
+        self._until = 0.0
+        if self._error is not None:
+            raise self._error
 
 
 class Restic:
@@ -93,10 +121,13 @@ class Restic:
         """
         limit = () if transfer.limit is None else (_limit("upload", transfer), _limit("download", transfer))
         command = self._command(arguments[0], "--json", *limit, *arguments[1:], cwd=cwd)
+        held = _Held(transfer.advance, _LOCKING_SECONDS if arguments[0] == "backup" else 0)
         told, words, made, unread = 0, LastWords(_words_in), "", dict[str, str]()
-        with started(self._name, command, lambda: transfer.advance(0), errors_too=True) as restic:
+        with started(self._name, command, held, errors_too=True) as restic:
             for line in restic.lines():
                 news = fields(line)
+                if "total_files" in news:  # it has begun to look, which it does with the lock
+                    held.past()
                 done = int(news.get("bytes_done", news.get("bytes_restored", 0)))
                 if (moved := min(done, done if size is None else size) - told) > 0:
                     transfer.advance(moved)
