@@ -118,7 +118,7 @@ class RcloneDestination(Destination[RcloneSettings]):
 
     def list(self, prefix: str) -> list[StoredFile]:
         """See `Destination.list`."""
-        path = self._at(checked(self.name, prefix))
+        path = self._at(self._key(prefix))
         found = self._there(path)
         if [item.path for item in found] == [prefix.rpartition("/")[2]] and self._rclone.file(path) is not None:
             return []  # a file is listed as if it were in itself
@@ -126,7 +126,7 @@ class RcloneDestination(Destination[RcloneSettings]):
 
     def put(self, source: Path, key: str, transfer: Transfer) -> None:
         """See `Destination.put`."""
-        file, target = LocalFile.of(self.name, source), self._at(checked(self.name, key))
+        file, target = LocalFile.of(self.name, source), self._at(self._key(key))
         pulse = Pulse(transfer.advance)
         if self._rclone.file(target, pulse) is not None:
             raise taken(self.name, key)
@@ -158,7 +158,7 @@ class RcloneDestination(Destination[RcloneSettings]):
 
     def delete(self, key: str) -> None:
         """See `Destination.delete`."""
-        path = self._at(checked(self.name, key))
+        path = self._at(self._key(key))
         try:
             self._rclone.ask("deletefile", path)
         except RcloneFailed:
@@ -169,7 +169,7 @@ class RcloneDestination(Destination[RcloneSettings]):
         """See `Destination.put_all`: a thousand at once by a few programs."""
         rest = iter(files)
         while batch := list(islice(rest, _BATCH)):
-            together = {key: source for source, key in batch if _fits_a_list(checked(self.name, key))}
+            together = {key: source for source, key in batch if _fits_a_list(self._key(key))}
             if len(together) > 1:
                 self._put_together(together, transfer)
             else:
@@ -280,9 +280,17 @@ class RcloneDestination(Destination[RcloneSettings]):
             raise
 
     def _file(self, key: str, tick: Tick) -> Item:
-        if (item := self._rclone.file(self._at(checked(self.name, key)), tick)) is None:
+        if (item := self._rclone.file(self._at(self._key(key)), tick)) is None:
             raise lacking(self.name, key)
         return item
+
+    def _key(self, key: str) -> str:
+        try:
+            checked(self.name, key).encode()
+        except UnicodeEncodeError as error:  # rclone tells of what is there in JSON, which can't hold it
+            message = f"{key!r} can't name a file in the destination {self.name!r}: it isn't UTF-8."
+            raise DestinationError("destination-failed", message, hint="Give it another name here.") from error
+        return key
 
     def _at(self, key: str) -> str:
         remote = self.settings.remote

@@ -152,6 +152,12 @@ def test_a_directory_that_has_the_name_stays_as_it_is(destination: RcloneDestina
     assert files(nas) == ["dumps/file/below"]
 
 
+def test_a_name_that_is_not_utf_8_is_refused(put: Put) -> None:
+    with pytest.raises(DestinationError, match="UTF-8") as raised:
+        put("dumps/\udcff")
+    assert raised.value.code == "destination-failed"
+
+
 @pytest.mark.parametrize("verify", ["hash", "size", "download"])
 def test_what_arrives_cut_or_changed_is_found_by_what_is_asked_for(verify: str, nas: Path, tmp_path: Path) -> None:
     destination = made(f":local:{nas}", tmp_path, verify=verify)

@@ -172,6 +172,11 @@ def test_a_file_is_stored_listed_read_and_deleted(destination: ResticDestination
     assert restic(vault, "list", "locks") == ""
 
 
+def test_a_name_need_not_be_utf_8(destination: ResticDestination, put: Put) -> None:
+    put("dumps/\udcff")
+    assert keys(destination) == ["dumps/\udcff"]
+
+
 def test_the_key_and_the_size_stand_in_tags(destination: ResticDestination, put: Put, vault: Path) -> None:
     put("dumps/a,b", SMALL)
     told = restic(vault, "snapshots", "--tag", "arcbackupd,arcbackupd-key=dumps/a%2Cb,arcbackupd-size=6", "--json")
