@@ -115,7 +115,8 @@ class ResticDestination(TreeDestination[ResticSettings]):
         """See `Destination.check`."""
         sizes = self._known_sizes()
         for snapshot in self._restic.snapshots(_FILE):
-            cut = sizes.get(snapshot.id, snapshot.size) not in (None, _expected(snapshot))
+            size, expected = sizes.get(snapshot.id, snapshot.size), _expected(snapshot)
+            cut = size is not None and expected is not None and size != expected
             if cut and datetime.now(UTC) - snapshot.taken_at > _LEFT_BEHIND:
                 with contextlib.suppress(DestinationError):
                     self._restic.ask("forget", snapshot.id)

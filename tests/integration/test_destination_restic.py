@@ -221,11 +221,13 @@ def test_what_others_keep_in_the_repository_is_left_alone(
     destination: ResticDestination, vault: Path, tmp_path: Path, put: Put
 ) -> None:
     (tmp_path / "other").write_bytes(SMALL)
-    restic(vault, "backup", "--tag", "others", str(tmp_path / "other"))
+    for tag in ("others", "arcbackupd"):
+        restic(vault, "backup", "--tag", tag, "--time", "2026-01-01 00:00:00", str(tmp_path / "other"))
     put("dumps/file")
+    destination.list("dumps")
     destination.check()
     destination.delete("dumps/file")
-    assert restic(vault, "snapshots", "--json").count('"tree"') == 1
+    assert restic(vault, "snapshots", "--json").count('"tree"') == 2
 
 
 def test_a_cancelled_upload_leaves_neither_a_file_nor_a_lock(
