@@ -129,13 +129,25 @@ def _over_sftp(vault: Path, tmp_path: Path) -> Iterator[ResticDestination]:
         yield made(tmp_path, repository=f"sftp:nas:{vault}", sftp_command=server.command())
 
 
+class ResticContract(DestinationContract):
+    """What every destination does; restic lets the bytes of a second go at once before it holds to a limit."""
+
+    def test_a_limit_is_kept_to(self, destination: ResticDestination, put: Put) -> None:
+        progress = Progress()
+        started = time.monotonic()
+        put("dumps/file", LARGE[: 3 << 20], Transfer(progress, limit=1 << 20))
+        assert time.monotonic() - started >= 1.5
+        assert len(progress.counts) >= 2
+        assert progress.total == 3 << 20
+
+
 @pytest.mark.slow
-class TestContractLocal(DestinationContract):
+class TestContractLocal(ResticContract):
     """What every destination does, in a directory."""
 
 
 @pytest.mark.slow
-class TestContractSftp(DestinationContract):
+class TestContractSftp(ResticContract):
     """What every destination does, over SFTP."""
 
     names = ("with spaces  in it.sql.gz", "ünïcödé,-星")
@@ -147,7 +159,7 @@ class TestContractSftp(DestinationContract):
 
 
 @pytest.mark.slow
-class TestContractRest(DestinationContract):
+class TestContractRest(ResticContract):
     """What every destination does, behind a REST server."""
 
     names = ("with spaces  in it.sql.gz", "ünïcödé,-星")
