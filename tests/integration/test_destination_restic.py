@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from arcbackupd.destinations import DestinationError, Transfer, Tree
+from arcbackupd.destinations import Destination, DestinationError, Transfer, Tree
 from arcbackupd.destinations.programs import LocalFile
 from arcbackupd.destinations.restic import ResticDestination, ResticSettings
 from tests.harness.cutting_proxy import CuttingProxy
@@ -132,7 +132,7 @@ def _over_sftp(vault: Path, tmp_path: Path) -> Iterator[ResticDestination]:
 class ResticContract(DestinationContract):
     """What every destination does; restic lets the bytes of a second go at once before it holds to a limit."""
 
-    def test_a_limit_is_kept_to(self, destination: ResticDestination, put: Put) -> None:
+    def test_a_limit_is_kept_to(self, destination: Destination[Any], put: Put) -> None:
         progress = Progress()
         started = time.monotonic()
         put("dumps/file", LARGE[: 3 << 20], Transfer(progress, limit=1 << 20))
