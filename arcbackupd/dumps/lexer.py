@@ -161,6 +161,8 @@ class Lexer:
         self._comment_line += buffer[position : min(stop, position + room)]
         if end is None:
             return stop
+        if self._before_statement and end[0] == b"\r":
+            self._reader.misplaced("a comment that ends with a carriage return")
         self._reader.comment(bytes(self._comment_line))
         self._comment_line.clear()
         return self._enter(self._between, end.end())

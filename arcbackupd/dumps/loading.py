@@ -35,12 +35,8 @@ _AMBIGUOUS = frozenset({"sjis", "shiftjis2004", "big5", "gbk", "gb18030", "uhc",
                         "windows950"})  # fmt: skip
 """Client encodings whose characters may have a backslash as their second byte, which the lexer takes for one."""
 
-_READING = rb"client_encoding|standard_conforming_strings"
-_SETTERS = {
-    b"SET ": re.compile(_READING + rb"|\bNAMES\b", re.IGNORECASE),
-    b"SELECT ": re.compile(rb"set_config.*(?:%s)" % _READING, re.IGNORECASE | re.DOTALL),
-}
-"""Statements that change how psql reads a line."""
+_READING = re.compile(rb"client_encoding|standard_conforming_strings", re.IGNORECASE)
+"""What changes how psql reads a line."""
 _PLAIN_SETTING = re.compile(rb"SET (?:client_encoding = '[A-Za-z0-9_-]+'|standard_conforming_strings = (?:on|off))")
 _SHIFTS = 100_000
 """Lines of ours that are remembered: more than psql can be behind, in what fits into a pipe."""
@@ -94,11 +90,12 @@ class LoadText:
     copies: list[CopiedTable] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._lexer = Lexer(self, None if self.restricted else self._tell_settings)
+        self._lexer = Lexer(self, None if self.restricted else self._before_statement)
         self._pieces: list[memoryview] = []
         self._encoding = ""
         self._codec = "utf-8"
         self._begun = False
+        self._unchecked: int | None = None
         self._lines = 0
         self._left_out = False
         self._shift = 0
@@ -142,8 +139,13 @@ class LoadText:
         return self._taken()
 
     def _taken(self) -> list[memoryview]:
-        pieces, self._pieces = self._pieces, []
-        return pieces
+        """What may go on: for an old psql nothing of a statement before all of it was looked at."""
+        ready = len(self._pieces) if self._unchecked is None else self._unchecked
+        taken, self._pieces = self._pieces[:ready], self._pieces[ready:]
+        self._unchecked = None if self._unchecked is None else 0
+        if sum(map(len, self._pieces)) > HEAD_LIMIT:
+            raise RefusedText("a statement of a megabyte")
+        return taken
 
     # What the lexer hears.
 
@@ -179,9 +181,9 @@ class LoadText:
     def _check_for_old_psql(self, opening: bytes, head: bytes) -> None:
         if why := objection(head, standard_strings=self._lexer.standard_strings):
             raise RefusedText(why)
-        setter = next((names for verb, names in _SETTERS.items() if opening.startswith(verb)), None)
-        if setter and setter.search(head) and not _PLAIN_SETTING.fullmatch(head):
+        if _sets_reading(opening, head) and not _PLAIN_SETTING.fullmatch(head):
             raise RefusedText("a setting of how text is read, made as pg_dump never makes it")
+        self._unchecked = None
 
     def data(self, buffer: bytes, start: int, end: int) -> None:
         """Count rows."""
@@ -215,6 +217,10 @@ class LoadText:
         strings = "on" if self._lexer.standard_strings else "off"
         self.insert(f"{encoding};SET standard_conforming_strings TO {strings};\n".encode())
 
+    def _before_statement(self) -> None:
+        self._tell_settings()
+        self._unchecked = len(self._pieces)
+
     def _heed(self, name: str, value: str) -> None:
         if name == "standard_conforming_strings":
             self._lexer.standard_strings = value != "off"
@@ -223,6 +229,13 @@ class LoadText:
             self._codec = sqltext.python_codec(value)
             if not self.restricted and _plain(value) in _AMBIGUOUS:
                 raise RefusedText(f"text in {value}, in which an old psql can't tell commands from characters")
+
+
+def _sets_reading(opening: bytes, head: bytes) -> bool:
+    """Whether a statement may set by which rules psql reads."""
+    if opening == b"SET NAMES":
+        return True
+    return opening.startswith((b"SET ", b"SELECT ")) and _READING.search(head) is not None
 
 
 def _plain(encoding: str) -> str:

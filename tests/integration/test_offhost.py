@@ -25,7 +25,7 @@ from arcbackupd.encryption import decrypt
 from arcbackupd.errors import OperationFailed, Refused, UsageError
 from arcbackupd.operations.backups import Backups
 from arcbackupd.operations.offhost import moving
-from arcbackupd.operations.offhost.data import decode_index, newest_index
+from arcbackupd.operations.offhost.data import decode_index
 from arcbackupd.operations.offhost.offhost import OffHost, load
 from arcbackupd.operations.offhost.upload import UploadOutcome
 from arcbackupd.operations.queue import OperationQueue
@@ -415,8 +415,7 @@ def _data(site: Site) -> Site:
 
 
 def index(site: Site) -> dict[str, Any]:
-    key = newest_index(site.stored(), "data")
-    assert key
+    key = max(key for key in site.stored() if key.startswith("data/index-"))
     return {each.node.path: each for each in decode_index((site.nas / key).read_bytes()).nodes}
 
 
@@ -434,13 +433,83 @@ def test_only_what_changed_is_sent_and_what_it_was_before_stays(data: Site) -> N
     path = data.shared / "notes.txt"
     path.write_text("one")
     data.upload()
+    before = index(data)["notes.txt"]
     path.write_text("two!")
     (data.shared / ".hidden").unlink()
     assert data.upload().files == 2  # the file, and an index
-    kept = [key for key in data.stored() if "notes.txt" in key]
-    assert [(data.nas / key).read_text() for key in kept] == ["one", "two!"]
+    after = index(data)["notes.txt"]
+    assert [(data.nas / each.key).read_text() for each in (before, after)] == ["one", "two!"]
     assert ".hidden" not in index(data)
-    assert "data/files/.hidden" in data.stored()
+
+
+def test_the_same_content_under_other_paths_is_sent_once(data: Site) -> None:
+    data.upload()
+    shutil.copytree(data.shared / "2026", data.shared / "2027")
+    assert data.upload().files == 1  # an index
+    assert sum(path.startswith("2027/") for path in index(data)) == 2
+
+
+def test_what_a_path_is_called_or_was_before_does_not_matter(data: Site) -> None:
+    (data.shared / ("x" * 255)).write_text("long")
+    (data.shared / "odd\n\x01\\name").write_text("odd")
+    (data.shared / "thing").write_text("a file")
+    data.upload()
+    (data.shared / "thing").unlink()
+    (data.shared / "thing").mkdir()
+    (data.shared / "thing" / "inside").write_text("a directory")
+    assert data.upload().problems == ()
+    assert {"x" * 255, "odd\n\x01\\name", "thing/inside"} <= set(index(data))
+
+
+def test_to_other_recipients_everything_is_sent_anew(data: Site) -> None:
+    other = pyrage.x25519.Identity.generate()
+    for identity in (IDENTITY, other):
+        data.configure(f'data.to = ["nas"]\ndata.encrypt_to = ["{identity.to_public()}"]')
+        data.upload()
+    [newest] = [key for key in data.stored() if key.startswith("data/index-")][-1:]
+    plain = io.BytesIO()
+    with (data.nas / newest).open("rb") as stored:
+        decrypt(stored, plain, str(other))
+    keys = [each.key for each in decode_index(plain.getvalue()).nodes if each.key]
+    for key in keys:
+        with (data.nas / key).open("rb") as stored:
+            decrypt(stored, io.BytesIO(), str(other))
+
+
+def test_an_empty_directory_does_not_become_what_a_recovery_brings_back(data: Site) -> None:
+    data.upload()
+    before = index(data)
+    for path in sorted(data.shared.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+    outcome = data.upload()
+    assert ["no files any more" in problem for problem in outcome.problems] == [True]
+    assert index(data) == before
+
+
+def test_shared_data_that_are_not_there_are_an_error(data: Site) -> None:
+    shutil.rmtree(data.shared)
+    with pytest.raises(OperationFailed, match="does not exist"):
+        data.upload()
+
+
+def test_secrets_state_and_destinations_among_the_shared_data_stay_out(tmp_path: Path) -> None:
+    site = Site(tmp_path / "x")
+    site.configure('data.to = ["nas"]')
+    env = site.home / "install" / ".env"
+    env.write_text(env.read_text().replace(str(site.shared), str(site.home)))
+    (site.home / "db_backups").mkdir()
+    (site.home / "m31.fits").write_text("data")
+    site.upload()
+    site.upload()
+    assert {path for path in index(site) if not index(site)[path].node.is_directory} == {"config.toml", "m31.fits"}
+
+
+def test_a_file_for_which_there_is_no_room_keeps_none_of_the_others(data: Site) -> None:
+    with (data.shared / "sparse.bin").open("wb") as file:
+        file.truncate(1 << 42)
+    outcome = data.upload()
+    assert ["too large to be staged" in problem for problem in outcome.problems] == [True]
+    assert ".hidden" in index(data)
 
 
 def test_an_upload_that_was_interrupted_goes_on_where_it_was(data: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -460,14 +529,14 @@ def test_an_upload_that_was_interrupted_goes_on_where_it_was(data: Site, monkeyp
     assert before
     data.upload()
     assert before < set(data.stored())
-    assert not [key for key in data.stored() if "~" in key]
+    assert data.upload().files == 0
 
 
 def test_a_dump_does_not_wait_for_all_of_the_shared_data(data: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("arcbackupd.operations.offhost.data.IN_BETWEEN_SECONDS", 0.0)
-    monkeypatch.setattr("arcbackupd.operations.offhost.data._BATCH_BYTES", 20_000_000)
+    monkeypatch.setattr("arcbackupd.operations.offhost.data._BATCH_BYTES", 40_000_000)
     data.configure('dumps.to = ["nas"]\ndata.to = ["nas"]')
-    for number in range(5):
+    for number in range(6):
         (data.shared / f"{number}.fits").write_bytes(os.urandom(20_000_000))
     put_all = DirectoryDestination.put_all
     stored: list[bool] = []
@@ -497,7 +566,8 @@ def test_a_file_that_is_being_written_waits_for_the_next_time(data: Site, monkey
         return add(self, source, recipients, advance)
 
     monkeypatch.setattr(staging.Staging, "add", grow)
-    data.upload()
+    outcome = data.upload()
+    assert ["changed while it was read" in problem for problem in outcome.problems] == [True]
     assert "growing.fits" not in index(data)
     monkeypatch.undo()
     data.upload()

@@ -162,6 +162,15 @@ MISREAD = [
     b"SELECT 1_0$$ '$$ \\! touch x\n';\n",
     b"SELECT 1E'\\' \\! touch x\n';\n",
     b"SELECT N'\\' \\! touch x\n';\n",
+    b"SELECT 1.E'\\' \\! touch x\n';\n",
+    b"SELECT 1.e5$$ '$$ \\! touch x\n';\n",
+    b"SELECT 1.a$$ '$$ \\! touch x\n';\n",
+    b'"x" CREATE FUNCTION BEGIN;\nCOPY t FROM stdin;\n\\! touch x\n\\.\n',
+    b"+ CREATE FUNCTION BEGIN;\n\\! touch x\n",
+    b'U&"x" CREATE FUNCTION BEGIN;\n\\! touch x\n',
+    b"CREATE OR REPLACE PROCEDURE BEGIN;\n\\! touch x\n",
+    b"-- \x81\rSELECT '\x81', ' \\! touch x\n';\n",
+    b"SELECT x[1:'\\' \\! touch x\n';\n",
     b"SELECT '" + b"x" * (1 << 20) + b"';\n",
 ]
 """What psql and the lexer read differently, in one major or another."""
@@ -173,6 +182,20 @@ MISREAD = [
 def test_what_an_old_psql_may_read_otherwise_is_refused(body: bytes, at: list[int]) -> None:
     with pytest.raises(RefusedText):
         passed_on(dump(body), at, restricted=False)
+
+
+@pytest.mark.parametrize("body", MISREAD, ids=[str(number) for number in range(len(MISREAD))])
+@settings(max_examples=5, deadline=None)
+@given(at=cuts)
+def test_nothing_of_a_statement_goes_to_an_old_psql_before_all_of_it_was_looked_at(
+    body: bytes, at: list[int]
+) -> None:
+    load, given = LoadText(restricted=False), b""
+    with pytest.raises(RefusedText):  # noqa: PT012  # what was handed on until then is what counts
+        for block in pieces(dump(body), at):
+            given += joined(load.feed(block))
+        given += joined(load.finish())
+    assert b"touch x" not in given
 
 
 @pytest.mark.parametrize("string", [b"'\\'", b"U&'\\'", b"B'\\'", b"X'\\'"])
@@ -210,6 +233,12 @@ PG_DUMP = [
     b"CREATE OPERATOR public.=== (\n    FUNCTION = int4eq,\n    LEFTARG = integer,\n    RIGHTARG = integer\n);\n",
     b"ALTER DEFAULT PRIVILEGES FOR ROLE r IN SCHEMA names GRANT SELECT ON TABLES  TO x;\n",
     b"BEGIN;\n\nSELECT pg_catalog.lo_open('16411', 131072);\nCOMMIT;\n",
+    b'COPY public.t (begin, "end") FROM stdin;\n1\t2\n\\.\n',
+    b"COMMENT ON COLUMN public.t.begin IS 'x';\n",
+    b"CREATE FUNCTION public.f(begin integer) RETURNS TABLE(begin int)\n    LANGUAGE sql\n    AS $$SELECT 1$$;\n",
+    b"CREATE INDEX i ON public.t USING btree ((a[2:]), (a[:]), (a[1:(n + 1)]));\n",
+    b"CREATE RULE r AS\n    ON INSERT TO public.v DO INSTEAD ( INSERT INTO public.t VALUES (1);\n SELECT 2;\n);\n",
+    b"CREATE FUNCTION public.g(a integer) RETURNS integer\n    LANGUAGE sql\n    RETURN ($1 + $2);\n",
     copy(b'public."T t"', (b"id", b'"b b"'), [(b"\\! x", b"\r")]),
 ]
 

@@ -1,16 +1,17 @@
-"""The shared data at a destination: each file once for each content that it had, and indexes of how it all was.
+"""The shared data at a destination: each content once, and indexes of which path had which.
 
-    PREFIX/files/PATH                   a file as it was first
-    PREFIX/files/PATH~20260101-120000   the same path with later contents
+    PREFIX/files/ab/abcdef…             a content, under its SHA-256 in hexadecimal; encrypted: before that was done
     PREFIX/index-20260101-120000.json.gz
 
-An index names the file of each path as of its time; nothing that is there ever changes or goes. What is the same as
-in the last index, by size and mtime, isn't read again. Encrypted files end with ``.age``; their paths can be read.
+An index names the content of each path as of its time; nothing that is there ever changes or goes. So it doesn't
+matter where an upload was cut, what became of the memory of it, or what a path is called. What is the same as in
+the last index, by size and mtime, isn't read again. What is encrypted has ``.age`` at its end, and whom to before.
 """
 
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import json
 import time
@@ -21,20 +22,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from arcbackupd.destinations import Tree, TreeDestination
+from arcbackupd.destinations import StoredFile, Tree, TreeDestination
 from arcbackupd.encryption import SUFFIX
+from arcbackupd.errors import OperationFailed
 from arcbackupd.files import write_atomically
 from arcbackupd.operations.events import Step, Steps
 from arcbackupd.operations.offhost.moving import moving
-from arcbackupd.operations.offhost.sending import Sending, free_key
-from arcbackupd.operations.offhost.staging import StagedFile
+from arcbackupd.operations.offhost.sending import Sending, free_key, newest_key
+from arcbackupd.operations.offhost.staging import NO_ROOM, StagedFile, require_room
 from arcbackupd.operations.offhost.tree import Node, open_below, same, walk
 from arcbackupd.settings import Stream
 
 BACKUPS = "db_backups"
 _BATCH_FILES = 200
 _BATCH_BYTES = 64 << 20
-_INDEX_LIMIT = 1 << 30
+_INDEX_LIMIT = 256 << 20
+_WHOM = 8
 IN_BETWEEN_SECONDS = 300.0
 """How long dumps may wait for shared data at most, beside the batch that is on its way."""
 
@@ -97,17 +100,25 @@ def is_inside(path: str) -> bool:
     return bool(path) and not any(part in ("", ".", "..") for part in parts)
 
 
+@dataclass(frozen=True)
+class SharedData:
+    """What is to be uploaded: a directory, paths in it that stay out, and the host that it belongs to."""
+
+    root: Path
+    exclude: frozenset[str]
+    host: str
+
+
 def send_data(
-    sending: Sending, stream: Stream, shared: Path, host: str, in_between: Callable[[], Steps[None]]
+    sending: Sending, stream: Stream, shared: SharedData, in_between: Callable[[], Steps[None]]
 ) -> Steps[None]:
     """Send what is new or has changed. Files that change or vanish meanwhile are left for the next time.
 
     ``in_between`` does now and then what must not wait until all of it is there.
     """
-    root = shared.resolve()
     yield Step("upload", f"Uploading the shared data to {sending.place.name}")
     if isinstance(sending.destination, TreeDestination):
-        tree = Tree(root, frozenset({BACKUPS}))
+        tree = Tree(shared.root, shared.exclude)
         destination = sending.destination
         limit = sending.place.table.bandwidth_limit
         unread = yield from moving(
@@ -116,98 +127,130 @@ def send_data(
         )  # fmt: skip
         sending.problems.extend(unread)
         return
-    yield from _TreeUpload(sending, stream, root, host, in_between).run()
+    yield from _TreeUpload(sending, stream, shared, in_between).run()
 
 
 class _TreeUpload:
     """One run over the shared data."""
 
     def __init__(
-        self, sending: Sending, stream: Stream, root: Path, host: str, in_between: Callable[[], Steps[None]]
+        self, sending: Sending, stream: Stream, shared: SharedData, in_between: Callable[[], Steps[None]]
     ) -> None:
         self._in_between = in_between
         self._in_between_at = time.monotonic() + IN_BETWEEN_SECONDS
         self._sending = sending
         self._stream = stream
-        self._root = root
-        self._host = host
+        self._shared = shared
         self._now = datetime.now(UTC)
         directory = sending.place.memory.directory
         self._memory, self._interrupted = directory / "data.json.gz", directory / "data-interrupted.json.gz"
-        self._batch: list[tuple[Node, StagedFile, str]] = []
+        self._batch: list[tuple[Indexed, StagedFile]] = []
         self._nodes: list[Indexed] = []
-        self._taken: set[str] = set()
-        self._ending = SUFFIX if stream.encrypt_to else ""
+        self._there: dict[str, int] = {}
 
     def run(self) -> Steps[None]:
         last, interrupted = _remembered(self._memory), _remembered(self._interrupted)
         known = {each.node.path: each for index in (last, interrupted) if index for each in index.nodes}
+        self._there = {file.key: file.size for file in self._sending.destination.list(self._stream.prefix)}
         try:
             yield from self._send_files(known)
-        except BaseException:  # what is there already isn't sent again
+        except BaseException:  # what was read already isn't read again
             _remember(self._interrupted, self._index())
             raise
         index = self._index()
-        if last is None or index.nodes != last.nodes:
+        if _is_empty(index) and not _is_empty(last):
+            # A disk that isn't mounted looks like this. What was there stays what a recovery brings back.
+            self._sending.problems.append(f"{self._shared.root} has no files any more: nothing is noted of that.")
+        elif last is None or index.nodes != last.nodes:
             yield from self._send_index(index)
         self._interrupted.unlink(missing_ok=True)
 
     def _index(self) -> Index:
-        return Index(self._host, self._now, tuple(sorted(self._nodes, key=lambda each: each.node.path)))
+        nodes = tuple(sorted(self._nodes, key=lambda each: each.node.path))
+        return Index(self._shared.host, self._now, nodes)
 
     def _send_files(self, known: Mapping[str, Indexed]) -> Steps[None]:
-        self._taken = {file.key for file in self._sending.destination.list(self._stream.prefix)}
-        for node in walk(self._root, frozenset({BACKUPS}), self._sending.problems):
+        for node in walk(self._shared.root, self._shared.exclude, self._sending.problems):
             before = known.get(node.path)
             if not node.is_file:
                 self._nodes.append(Indexed(node))
-            elif before and before.key in self._taken and _unchanged(before.node, node):
+            elif before and self._has(before) and _unchanged(before.node, node):
                 self._nodes.append(Indexed(node, before.key, before.sha256))
             else:
-                yield from self._stage(node)
+                yield from self._stage(node, before)
         yield from self._flush()
 
-    def _stage(self, node: Node) -> Steps[None]:
+    def _stage(self, node: Node, before: Indexed | None) -> Steps[None]:
+        """Read a file that is new or has changed. What can't be had now stays what it was in the index."""
         try:
-            with open_below(self._root, node.path) as file:
+            with open_below(self._shared.root, node.path) as file:
+                require_room(self._memory.parent, node.size)
                 staged = yield from self._sending.stage(file, self._stream.encrypt_to)
                 unchanged = same(node, file)
         except FileNotFoundError:  # it vanished
             return
         except OSError as error:
-            self._sending.problems.append(f"{node.path} can't be read: {error.strerror}")
+            self._leave(f"{node.path} can't be read: {error.strerror}.", before)
             return
-        if not unchanged or staged.plain_size != node.size:  # it is being written: the next time, then
+        except OperationFailed as error:
+            if error.code != NO_ROOM:
+                raise
+            self._leave(f"{node.path} is too large to be staged: {error.message}", before)
+            return
+        if not unchanged or staged.plain_size != node.size:
             staged.discard()
+            self._leave(f"{node.path} changed while it was read; the next upload takes it.", before)
             return
-        self._batch.append((node, staged, self._free_key(node.path)))
-        if len(self._batch) >= _BATCH_FILES or sum(staged.size for _, staged, _ in self._batch) >= _BATCH_BYTES:
+        key = content_key(staged.plain_sha256, self._stream)
+        if key in self._there:
+            staged.discard()
+            self._nodes.append(Indexed(node, key, staged.plain_sha256))
+            return
+        self._batch.append((Indexed(node, key, staged.plain_sha256), staged))
+        self._there[key] = staged.size
+        if len(self._batch) >= _BATCH_FILES or sum(staged.size for _, staged in self._batch) >= _BATCH_BYTES:
             yield from self._flush()
 
-    def _free_key(self, path: str) -> str:
-        key = f"{self._stream.prefix}/files/{path}{self._ending}"
-        if key in self._taken:
-            key = free_key(f"{self._stream.prefix}/files/{path}~", self._now, self._ending, self._taken)
-        self._taken.add(key)
-        return key
+    def _leave(self, problem: str, before: Indexed | None) -> None:
+        self._sending.problems.append(problem)
+        if before and self._has(before):
+            self._nodes.append(before)
+
+    def _has(self, known: Indexed) -> bool:
+        """Whether it is there, for those whom it is encrypted to now."""
+        return known.key in self._there and known.key == content_key(known.sha256 or "", self._stream)
 
     def _flush(self) -> Steps[None]:
-        """Put what is staged; what can't be put is noted, unless nothing can."""
+        """Put what is staged."""
         batch, self._batch = self._batch, []
         try:
-            yield from self._sending.put_all([(staged, key) for _, staged, key in batch])
+            yield from self._sending.put_all([(staged, each.key or "") for each, staged in batch])
         finally:
-            for _, staged, _ in batch:
+            for _, staged in batch:
                 staged.discard()
-        self._nodes.extend(Indexed(node, key, staged.plain_sha256) for node, staged, key in batch)
+        self._nodes.extend(each for each, _ in batch)
         if time.monotonic() >= self._in_between_at:
             yield from self._in_between()
             self._in_between_at = time.monotonic() + IN_BETWEEN_SECONDS
 
     def _send_index(self, index: Index) -> Steps[None]:
-        key = free_key(f"{self._stream.prefix}/index-", self._now, f".json.gz{self._ending}", self._taken)
+        ending = SUFFIX if self._stream.encrypt_to else ""
+        key = free_key(f"{self._stream.prefix}/index-", self._now, f".json.gz{ending}", self._there)
         yield from self._sending.send(io.BytesIO(index.encode()), key, self._stream.encrypt_to)
         _remember(self._memory, index)
+
+
+def content_key(sha256: str, stream: Stream) -> str:
+    """Where a content is. Encrypted to others it is another one: who may read it belongs to it."""
+    ending = ""
+    if stream.encrypt_to:
+        whom = hashlib.sha256("\n".join(sorted(stream.encrypt_to)).encode()).hexdigest()[:_WHOM]
+        ending = f".{whom}{SUFFIX}"
+    return f"{stream.prefix}/files/{sha256[:2]}/{sha256}{ending}"
+
+
+def _is_empty(index: Index | None) -> bool:
+    return index is None or not any(each.node.is_file for each in index.nodes)
 
 
 def _remember(path: Path, index: Index) -> None:
@@ -227,6 +270,6 @@ def _unchanged(before: Node, now: Node) -> bool:
     return (before.size, before.mtime_ns) == (now.size, now.mtime_ns)
 
 
-def newest_index(keys: Iterable[str], prefix: str) -> str | None:
+def newest_index(files: Iterable[StoredFile], prefix: str) -> str | None:
     """The key of the newest index among those."""
-    return max((key for key in keys if key.startswith(f"{prefix}/index-")), default=None)
+    return newest_key(files, f"{prefix}/index-", (".json.gz", f".json.gz{SUFFIX}"))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from arcbackupd.destinations import DestinationError
 from arcbackupd.dumps.catalogue import Backup, FileIdentity, open_backup
 from arcbackupd.dumps.dumpfile import MEMBER_SIZE, DamagedDump, read_manifest
 from arcbackupd.dumps.manifest import Manifest
@@ -90,7 +91,13 @@ def look(sending: Sending, stream: Stream) -> Steps[None]:
     for number, dump in enumerate(unknown, 1):
         if number == 1:
             yield Step("read-manifests", f"Reading what {len(unknown)} dumps at {sending.place.name} hold")
-        head = yield from sending.read(dump.key, MEMBER_SIZE)
+        try:
+            head = yield from sending.read(dump.key, MEMBER_SIZE)
+        except DestinationError as error:
+            if error.passing:
+                raise
+            sending.problems.append(f"{dump.key} can't be read at {sending.place.name}: {error.message}")
+            continue
         if manifest := manifest_of(head, dump.file.size):
             memory.remember_manifest(dump.key, manifest)
 
@@ -163,7 +170,9 @@ def plan_pruning(
 
 
 def _is_ours(dump: StoredDump, memory: DestinationMemory, host: str) -> bool:
-    return dump.key in memory.facts.put or (dump.manifest is not None and dump.manifest.host == host)
+    if put := memory.facts.put.get(dump.key):
+        return put.size == dump.file.size
+    return dump.manifest is not None and dump.manifest.host == host
 
 
 def _candidate(dump: StoredDump) -> Candidate:

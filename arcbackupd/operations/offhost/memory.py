@@ -7,7 +7,7 @@ whole by its size. The manifests of dumps are kept beside it, a file each, writt
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,8 @@ from arcbackupd.dumps.manifest import Manifest, encode
 from arcbackupd.errors import ArcbackupdError
 from arcbackupd.files import write_atomically
 from arcbackupd.operations.offhost.staging import StagedFile
+
+_PROBLEMS = 20
 
 
 class Put(BaseModel):
@@ -54,7 +56,9 @@ class Failure(BaseModel):
 
 
 class Facts(BaseModel):
-    """``present`` are the dumps that were there at the last look, at ``looked_at``.
+    """``location`` is the place that all of it is about; ``problems`` are what the last upload left out.
+
+    ``present`` are the dumps that were there at the last look, at ``looked_at``.
 
     ``since``: when an upload was first tried; ``done_at``: the end of the last one that left nothing to do.
     """
@@ -67,13 +71,17 @@ class Facts(BaseModel):
     since: AwareDatetime | None = None
     done_at: AwareDatetime | None = None
     failure: Failure | None = None
+    problems: tuple[str, ...] = ()
+    location: str = ""
 
 
 class DestinationMemory:
     """Of one destination; safe to use from several threads."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, location: str) -> None:
+        """``location``: of the destination; what is known of another one under the same name doesn't count."""
         self.directory = directory
+        self._location = location
         self._file = directory / "memory.json"
         self._lock = threading.Lock()
         self._facts: Facts | None = None
@@ -111,13 +119,15 @@ class DestinationMemory:
         if self.facts.since is None:
             self._note(since=datetime.now(UTC))
 
-    def ended(self, error: ArcbackupdError | None) -> None:
-        """Note how an upload ended."""
+    def ended(self, error: ArcbackupdError | None, problems: Sequence[str]) -> None:
+        """Note how an upload ended, and what it left out."""
         now = datetime.now(UTC)
+        told = tuple(problems[:_PROBLEMS])
         if error is None:
-            self._note(done_at=now, failure=None)
+            self._note(failure=None, problems=told, **({} if told else {"done_at": now}))
         else:
-            self._note(failure=Failure(code=error.code, message=error.message, hint=error.hint, at=now))
+            failure = Failure(code=error.code, message=error.message, hint=error.hint, at=now)
+            self._note(failure=failure, problems=told)
 
     def manifest(self, key: str) -> Manifest | None:
         """The manifest of a dump that is there, if it was ever read."""
@@ -150,6 +160,8 @@ class DestinationMemory:
                 self._facts = Facts.model_validate_json(self._file.read_bytes())
             except (OSError, ValidationError):  # lost, or of another version
                 self._facts = Facts()
+            if self._facts.location != self._location:
+                self._facts = Facts(location=self._location)
         return self._facts
 
     def _note(self, **changed: object) -> None:

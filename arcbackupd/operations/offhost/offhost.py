@@ -60,7 +60,9 @@ def _load(settings: Settings) -> dict[str, Destination[Any] | FailedDestination]
 def _place(settings: Settings, destination: Destination[Any]) -> Place:
     directory = place_directory(settings.state_dir, destination.name)
     table = settings.destinations[destination.name]
-    return Place(destination, table, DestinationMemory(directory), Staging(directory / "staging"))
+    return Place(
+        destination, table, DestinationMemory(directory, destination.location), Staging(directory / "staging")
+    )
 
 
 def _unknown(name: str, known: Iterable[str]) -> UsageError:
@@ -76,9 +78,8 @@ def _check_streams(upload: Upload, loaded: Mapping[str, Destination[Any] | Faile
     for stream in ("dumps", "secrets", "data"):
         for name in getattr(upload, stream).to:
             if name not in loaded:
-                raise _wrong(
-                    f"upload.{stream}.to: there is no destination {name}", "Write a [destinations.NAME] for it."
-                )
+                problem = f"upload.{stream}.to: there is no destination {name}"
+                raise _wrong(problem, "Write a [destinations.NAME] for it.")
     if upload.secrets.encrypt_to:
         return
     for name in upload.secrets.to:

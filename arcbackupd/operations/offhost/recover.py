@@ -45,7 +45,7 @@ from arcbackupd.operations.offhost.placing import (
     taken,
     write_new,
 )
-from arcbackupd.operations.offhost.secrets import SIZE_LIMIT, is_secrets
+from arcbackupd.operations.offhost.secrets import SIZE_LIMIT, newest_secrets
 from arcbackupd.operations.offhost.sending import Place
 from arcbackupd.settings import Settings
 
@@ -78,8 +78,7 @@ class Recovery:
         """The newest secrets there; none when there are none. Nothing is written."""
         prefix = self._settings.upload.secrets.prefix
         yield Step("look", f"Looking for .env and the Compose files at {self._place.name}")
-        keys = [file.key for file in self._place.destination.list(prefix)]
-        newest = max((key for key in keys if is_secrets(key, prefix)), default=None)
+        newest = newest_secrets(self._place.destination.list(prefix), prefix)
         if newest is None:
             return []
         with tempfile.TemporaryFile() as plain:
@@ -92,8 +91,13 @@ class Recovery:
         if isinstance(self._place.destination, TreeDestination):
             return None
         yield Step("look", f"Looking for shared data at {self._place.name}")
-        newest = newest_index((file.key for file in self._place.destination.list(prefix)), prefix)
+        files = self._place.destination.list(prefix)
+        newest = newest_index(files, prefix)
         if newest is None:
+            if files:
+                text = f"There are shared data at {self._place.name}, and no index that tells which they are."
+                hint = "No upload of them was ever finished. --no-data leaves them out."
+                raise OperationFailed("no-index", text, hint=hint)
             return None
         with tempfile.TemporaryFile() as plain:
             yield from self._plain(newest, plain)
@@ -191,7 +195,10 @@ class Recovery:
 
     def fetch_dump(self, dump: StoredDump, backups: Path) -> Steps[str]:
         """Bring a dump back, unless it is here; return its name."""
-        if (backups / str(dump.name)).exists():
+        here = backups / str(dump.name)
+        if here.exists():
+            if not dump.encrypted and here.stat().st_size != dump.file.size:
+                raise taken(backups, [str(dump.name)])
             yield Notice(f"{dump.name} is here already.")
             return str(dump.name)
         rights = file_rights(self._settings.dump)

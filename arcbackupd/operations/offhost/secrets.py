@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import io
-import re
 import tarfile
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
+from arcbackupd.destinations import StoredFile
 from arcbackupd.dotenv import DotenvError, parse_dotenv
 from arcbackupd.encryption import SUFFIX
 from arcbackupd.errors import OperationFailed
 from arcbackupd.operations.events import Step, Steps
-from arcbackupd.operations.offhost.sending import Sending, free_key
+from arcbackupd.operations.offhost.sending import Sending, free_key, newest_key
 from arcbackupd.settings import Stream
 
 ENV = ".env"
@@ -26,19 +27,19 @@ COMPOSE_FILES = tuple(
 """What Compose reads by itself; COMPOSE_FILE in ``.env`` names others."""
 SIZE_LIMIT = 1 << 20
 """Bytes of each of them."""
-_NAME = re.compile(rf"secrets-\d{{8}}-\d{{6}}\.tar(?:{re.escape(SUFFIX)})?")
 
 
 def pack(install_dir: Path) -> bytes:
     """The installation's secrets as a tar archive, the same for the same files. Raise OperationFailed."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive:
-        for name in _names(install_dir):
+        for name in secret_names(install_dir):
             _add(archive, install_dir, name)
     return packed.getvalue()
 
 
-def _names(install_dir: Path) -> list[str]:
+def secret_names(install_dir: Path) -> list[str]:
+    """The paths of these files, relative to the install directory. Raise OperationFailed without ``.env``."""
     try:
         env = parse_dotenv((install_dir / ENV).read_text("utf-8", "surrogateescape"), {})
     except FileNotFoundError as error:
@@ -77,9 +78,9 @@ def send_secrets(sending: Sending, stream: Stream, install_dir: Path) -> Steps[N
     """Send them if they changed since the last time."""
     packed = pack(install_dir)
     there = {file.key for file in sending.destination.list(stream.prefix)}
-    newest = max((key for key in there if is_secrets(key, stream.prefix)), default="")
-    put = sending.place.memory.facts.put.get(newest)
-    if put and put.plain_sha256 == hashlib.sha256(packed).hexdigest():
+    sent = [put for key, put in sending.place.memory.facts.put.items() if key in there]
+    last = max(sent, key=lambda put: put.at, default=None)
+    if last and last.plain_sha256 == hashlib.sha256(packed).hexdigest():
         return
     yield Step("upload", f"Uploading .env and the Compose files to {sending.place.name}")
     ending = f".tar{SUFFIX}" if stream.encrypt_to else ".tar"
@@ -88,9 +89,9 @@ def send_secrets(sending: Sending, stream: Stream, install_dir: Path) -> Steps[N
     sending.place.memory.added(key, staged)
 
 
-def is_secrets(key: str, prefix: str) -> bool:
-    """Whether a key is one of these archives; the last in their order is the newest."""
-    return _NAME.fullmatch(key.removeprefix(f"{prefix}/")) is not None
+def newest_secrets(files: Iterable[StoredFile], prefix: str) -> str | None:
+    """The key of the newest of these archives among files."""
+    return newest_key(files, f"{prefix}/secrets-", (".tar", f".tar{SUFFIX}"))
 
 
 def _unreadable(path: Path, error: OSError) -> OperationFailed:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from arcbackupd.destinations import Destination, DestinationError, Transfer
+from arcbackupd.destinations import Destination, DestinationError, StoredFile, Transfer
 from arcbackupd.operations.cancellation import Cancellation
 from arcbackupd.operations.events import Steps
 from arcbackupd.operations.offhost.memory import DestinationMemory
@@ -21,6 +21,7 @@ from arcbackupd.settings import DestinationTable
 
 _CONFLICT = "destination-conflict"
 _TIME = "%Y%m%d-%H%M%S"
+_AHEAD = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,29 @@ def free_key(before: str, moment: datetime, after: str, taken: Container[str]) -
     while (key := f"{before}{moment.strftime(_TIME)}{after}") in taken:
         moment += timedelta(seconds=1)
     return key
+
+
+def newest_key(files: Iterable[StoredFile], before: str, after: tuple[str, ...]) -> str | None:
+    """The one with the latest time in its name, of those that `free_key` makes.
+
+    One that is later than the destination's own clock was at its arrival comes from a clock that ran ahead.
+    """
+    dated = [
+        (moment, file.key)
+        for file in files
+        if file.key.startswith(before)
+        and file.key.endswith(after)
+        and (moment := _time_of(file.key[len(before) :]))
+        and moment <= file.modified_at + _AHEAD
+    ]
+    return max(dated)[1] if dated else None
+
+
+def _time_of(text: str) -> datetime | None:
+    try:
+        return datetime.strptime(text.partition(".")[0], _TIME).replace(tzinfo=UTC)
+    except ValueError:
+        return None
 
 
 def place_directory(state_dir: Path, name: str) -> Path:

@@ -20,6 +20,9 @@ from arcbackupd.encryption import encrypt
 from arcbackupd.errors import OperationFailed
 
 _BLOCK = 1 << 20
+_SPARE = 256 << 20
+"""Bytes that stay free on the disk that the daemon's notes are on."""
+NO_ROOM = "no-room-to-stage"
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -103,6 +106,14 @@ class _Hashing:
         self.size += len(data)
         self._advance(len(data))
         return data
+
+
+def require_room(directory: Path, size: int) -> None:
+    """Raise OperationFailed NO_ROOM when a file of that many bytes would fill the disk."""
+    free = shutil.disk_usage(directory).free
+    if size + _SPARE > free:
+        hint = f"Each file that goes off-host is staged in {directory}: make room there."
+        raise OperationFailed(NO_ROOM, f"{size:,} bytes are needed, {free:,} are free.", hint=hint)
 
 
 def staging_error(error: OSError, directory: Path) -> OperationFailed:

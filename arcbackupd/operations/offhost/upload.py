@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from arcbackupd.dumps.catalogue import Backup
 from arcbackupd.dumps.retention import Plan, Policy
-from arcbackupd.errors import ArcbackupdError
+from arcbackupd.errors import ArcbackupdError, OperationFailed
 from arcbackupd.operations.backups import Backups
+from arcbackupd.operations.backups_dir import check_shared_path
 from arcbackupd.operations.cancellation import Cancellation, Cancelled
 from arcbackupd.operations.events import Notice, Step, Steps
-from arcbackupd.operations.offhost.data import send_data
+from arcbackupd.operations.offhost.data import BACKUPS, SharedData, send_data
 from arcbackupd.operations.offhost.dumps import (
     dump_key,
     look,
@@ -21,7 +24,7 @@ from arcbackupd.operations.offhost.dumps import (
     prune,
     send_dumps,
 )
-from arcbackupd.operations.offhost.secrets import send_secrets
+from arcbackupd.operations.offhost.secrets import secret_names, send_secrets
 from arcbackupd.operations.offhost.sending import Place, Sending
 from arcbackupd.settings import Settings
 
@@ -98,8 +101,11 @@ class Uploads:
                     errors.append(error)
         except ArcbackupdError as error:
             errors.append(error)
+        except Exception:
+            place.memory.ended(_unforeseen(), sending.problems)
+            raise
         if not (errors and isinstance(errors[-1], Cancelled)):
-            place.memory.ended(errors[0] if errors else None)
+            place.memory.ended(errors[0] if errors else None, sending.problems)
         if errors:
             raise errors[0]
         return UploadOutcome(place.name, sending.sent, sending.sent_bytes, tuple(removed), tuple(sending.problems))
@@ -121,15 +127,35 @@ class Uploads:
         removed.extend((yield from prune(sending, self._pruning(sending.place))))
 
     def _data(self, sending: Sending, removed: list[str]) -> Steps[None]:
-        upload, shared = self.settings.upload, self.backups.directory().parent
+        upload = self.settings.upload
 
         def dumps() -> Steps[None]:
             if sending.place.name in upload.dumps.to:
                 yield from self._dumps(sending, removed)
 
-        yield from send_data(sending, upload.data, shared, self.backups.host, dumps)
+        yield from send_data(sending, upload.data, self._shared(sending.place), dumps)
+
+    def _shared(self, place: Place) -> SharedData:
+        """The shared data, without what of the installation, the daemon or the destination is among them."""
+        backups = self.backups.directory()
+        check_shared_path(backups)
+        root, install_dir = backups.parent.resolve(), self.settings.install_dir
+        destination = urlsplit(place.destination.location)
+        inside = [
+            root / BACKUPS,
+            self.settings.state_dir,
+            *(install_dir / name for name in secret_names(install_dir)),
+            *([Path(unquote(destination.path))] if destination.scheme == "file" else []),
+        ]
+        relative = (path.resolve().relative_to(root) for path in inside if path.resolve().is_relative_to(root))
+        return SharedData(root, frozenset(map(str, relative)), self.backups.host)
 
     def _pruning(self, place: Place) -> Plan:
         policy = Policy(**place.table.retention.model_dump())
         prefix = self.settings.upload.dumps.prefix
         return plan_pruning(place.memory, prefix, policy, self.backups.host, self.backups.clock_doubt())
+
+
+def _unforeseen() -> OperationFailed:
+    hint = "This is a defect of arcbackupd; the journal has the details: `journalctl -u arcbackupd`."
+    return OperationFailed("internal", "It failed in a way nobody foresaw.", hint=hint)

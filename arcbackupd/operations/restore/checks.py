@@ -144,6 +144,12 @@ def warnings(situation: Situation, backup: Backup, compatibility: Compatibility)
             f"It was written by pg_dump {known.pg_dump_version}, the server is older ({situation.server_version}): "
             "what the server doesn't know makes the restore fail, before anything is touched."
         )
+    if not situation.restricted:
+        yield (
+            f"psql {situation.psql_version} beside the server is from before August 2025 and can't be told to"
+            " refuse commands in a dump (CVE-2025-8714): it gets only what pg_dump writes. A newer image of the"
+            " same major has one that can."
+        )
     yield from _wrong_password(situation)
 
 

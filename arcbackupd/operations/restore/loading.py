@@ -50,6 +50,10 @@ def load(loading: Loading, cancellation: Cancellation) -> Steps[None]:
             yield from _load(loading, psql, cancellation)
         except RefusedText as error:
             hint = "arcbackupd loads what pg_dump writes and nothing else; if you trust the rest, load it by hand."
+            if not loading.restricted:
+                hint = (
+                    f"A newer image of PostgreSQL {loading.server_major}, whose psql is safer, may take it. {hint}"
+                )
             raise OperationFailed("unsafe-dump", f"{loading.backup.name} holds {error}.", hint=hint) from None
         except DamagedDump as error:
             raise _damaged(loading, str(error)) from None
