@@ -32,7 +32,7 @@ from arcbackupd.operations.boot_dump import dump_boot
 from arcbackupd.operations.hold import let_go_of_leftover
 from arcbackupd.operations.holder import Holder
 from arcbackupd.operations.offhost import sheet
-from arcbackupd.operations.offhost.offhost import OffHost
+from arcbackupd.operations.offhost.offhost import Lasting, OffHost
 from arcbackupd.operations.offhost.offhost import load as load_off_host
 from arcbackupd.operations.own_starts import OwnStarts
 from arcbackupd.operations.queue import OperationQueue
@@ -55,6 +55,8 @@ _FINISH_SECONDS = 10.0
 """How long a dump at hand may go on after SIGTERM before it is abandoned."""
 _LAST_WORDS = timedelta(seconds=2)
 """How long jobs may take to note how they ended."""
+_ENDS = "the daemon stops"
+_UPLOADS_END_SECONDS = 5.0
 _STATUS_SECONDS = 30.0
 _TAKE_UP_SECONDS = 60.0
 """Between two tries to finish or undo an interrupted restore."""
@@ -109,7 +111,7 @@ class Daemon:
         self._own_starts = OwnStarts()
         self._asking: asyncio.Task[object] | None = None
         self._queue: OperationQueue
-        self._uploads: dict[str, OperationQueue] = {}
+        self._lasting = Lasting()
         self._server: ControlServer
         self._household: Household
 
@@ -134,8 +136,11 @@ class Daemon:
                 notify.stopping()
                 _log.info("Stopping", message_id=MessageId.DAEMON_STOPPING)
                 await self._household.stop()
-            stopping = [queue.stop("the daemon stops", 0) for queue in self._uploads.values()]
-            await asyncio.gather(self._queue.stop("the daemon stops", _FINISH_SECONDS), *stopping)
+            # An upload has nothing to lose: what a destination that hangs keeps is left to the process's end.
+            uploads = [asyncio.create_task(queue.stop(_ENDS, 0)) for queue in self._lasting.queues.values()]
+            await self._queue.stop(_ENDS, _FINISH_SECONDS)
+            if uploads:
+                await asyncio.wait(uploads, timeout=_UPLOADS_END_SECONDS)
             if boot := self._household.watch.pending:
                 await asyncio.wait([boot], timeout=_LAST_WORDS.total_seconds())
             await asyncio.to_thread(self._household.watch.holder.release, "the daemon stops")
@@ -148,8 +153,8 @@ class Daemon:
 
         restores = Restores(settings, engine, self._queue, backups, self._own_starts)
         with _naming(self._path):
-            off_host = OffHost(settings, backups, self._uploads)
-        backups.elsewhere = off_host
+            off_host = OffHost(settings, backups, self._lasting)
+        backups.elsewhere = off_host.copies
 
         def context(name: str) -> JobContext:
             log = _log.bind(job=name)

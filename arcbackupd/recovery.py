@@ -62,12 +62,13 @@ def recover(config: Path, wanted: Wanted, tell: Tell, say: Say) -> None:
     """Do it. ``tell`` hears the events, ``say`` gets sentences. Raise ArcbackupdError for what is in the way."""
     settings = _settings(config, wanted)
     began = time.monotonic()
+    if wanted.dry_run:
+        with tempfile.TemporaryDirectory() as nothing:  # where it may note what will be forgotten
+            settings = settings.model_copy(update={"state_dir": Path(nothing)})
+            _Recovering(settings, wanted, tell, say).show()
+        return
     with only_one(settings.state_dir):
-        recovering = _Recovering(settings, wanted, tell, say)
-        if wanted.dry_run:
-            recovering.show()
-            return
-        recovering.run()
+        _Recovering(settings, wanted, tell, say).run()
     say(f"Done in {time.monotonic() - began:.0f} s.")
 
 
@@ -128,8 +129,8 @@ class _Recovering:
         name = self._wanted.destination or next(iter(getattr(self._settings.upload, stream).to), None)
         if name is None:
             return None
+        # Not `check`, which tidies up there: a place to recover from may be read-only.
         place = open_place(self._settings, name)
-        place.destination.check()
         return Recovery(place, self._settings, self._identity, self._cancellation)
 
     def _secrets(self) -> list[SecretFile]:

@@ -138,6 +138,7 @@ def destination_row(state: DestinationState) -> dict[str, Any]:
         "dumps": state.dumps,
         "since": state.since and state.since.isoformat(),
         "done_at": state.done_at and state.done_at.isoformat(),
+        "running": state.running,
         "problem": state.problem or (failure.message if failure else None),
         "hint": state.hint or (failure.hint if failure else None),
     }

@@ -107,8 +107,10 @@ class Service:
             hint = f"`arcbackupctl fetch {name}` brings it here and verifies it whole."
             raise Refused("only-off-host", f"{name} is not on this host.", hint=hint)
         if listed.backup.manifest is None:
-            await asyncio.to_thread(parts.off_host.learn, name)
-            listed = await asyncio.to_thread(parts.backups.find, name)
+            copies = await asyncio.to_thread(parts.off_host.copies)
+            if learning := parts.off_host.learn(name, copies):
+                await asyncio.shield(learning.result)
+                listed = await asyncio.to_thread(parts.backups.find, name)
         return {"backup": {**backup_row(listed), **backup_details(listed.backup), "path": None}, "verified": None}
 
     async def backup(self, call: Call[BackupParameters]) -> Reply:
@@ -173,7 +175,8 @@ class Service:
         """What an upload would do."""
         off_host = self._parts().off_host
         places = off_host.find(call.parameters.destination)
-        plans = await asyncio.gather(*(asyncio.to_thread(off_host.plan, place) for place in places))
+        operations = [off_host.plan(place) for place in places]
+        plans = await asyncio.gather(*(asyncio.shield(operation.result) for operation in operations))
         return {"plans": [asdict(plan) for plan in plans]}
 
     async def upload(self, call: Call[UploadParameters]) -> Reply:
@@ -189,16 +192,19 @@ class Service:
 
     async def fetch(self, call: Call[FetchParameters]) -> Reply:
         """Bring a backup back that is only off this host."""
-        operation = await self._fetching(call.parameters.name, call.parameters.identity)
-        await _follow(operation, call)
-        return {"name": await asyncio.shield(operation.result)}
-
-    async def _fetching(self, name: str, identity: str | None) -> Operation[str]:
-        parts = self._parts()
-        listed = await asyncio.to_thread(parts.backups.find, name)
+        listed = await asyncio.to_thread(self._parts().backups.find, call.parameters.name)
         if listed.here:
             raise Refused("not-needed", f"{listed.backup.name} is on this host.", hint="There is nothing to fetch.")
-        return parts.off_host.fetch(listed.backup.name, identity)
+        return {"name": await self._fetch(listed, call.parameters.identity, call)}
+
+    async def _fetch(self, listed: Listed, identity: str | None, call: Call[Any]) -> str:
+        """Fetch a dump, after what runs at the destination, showing both."""
+        off_host = self._parts().off_host
+        copies = await asyncio.to_thread(off_host.copies)
+        operation = off_host.fetch(listed.backup.name, copies, identity)
+        await call.send({"operation": operation.id})
+        await _follow_after(off_host.running(operation), operation, call)
+        return await asyncio.shield(operation.result)
 
     async def plan_restore(self, call: Call[RestoreParameters]) -> Reply:
         """What a restore would do."""
@@ -209,10 +215,7 @@ class Service:
         """Restore a backup after whatever dump runs, showing both; one that is only elsewhere is fetched first."""
         listed = await asyncio.to_thread(self._parts().backups.find, call.parameters.name)
         if not listed.here and listed.backup.name == call.parameters.name:
-            fetching = self._parts().off_host.fetch(listed.backup.name)
-            await call.send({"operation": fetching.id})
-            await _follow(fetching, call)
-            await asyncio.shield(fetching.result)
+            await self._fetch(listed, None, call)
         before = self._queue.current
         return await self._restored(
             self._parts().restores.restore(call.parameters.name, _request(call.parameters)), before, call
@@ -405,6 +408,10 @@ def _off_host_trouble(destinations: list[DestinationState]) -> Iterator[Problem]
         if state.problem:
             message = f"Destination {state.name} can't be used: {state.problem}."
             yield Problem("destination-failed", message, state.hint or "", Severity.WARNING)
+        if state.problems and not state.failure:
+            more = f" (and {len(state.problems) - 1} more)" if len(state.problems) > 1 else ""
+            hint = f"`arcbackupctl upload {state.name}` tells all of it, and tries again."
+            yield Problem("upload-incomplete", f"{state.problems[0]}{more}", hint, Severity.WARNING)
         if state.failure and state.streams:
             message = f"The last upload to {state.name} failed: {state.failure.message}"
             yield Problem("upload-failed", message, state.failure.hint, Severity.WARNING)

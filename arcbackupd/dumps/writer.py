@@ -134,6 +134,7 @@ class IncomingDump:
         self.path.unlink(missing_ok=True)  # of a try that was killed
         self.file = os.fdopen(_create(self.path, rights), "wb")
         """Open for writing."""
+        fcntl.flock(self.file, fcntl.LOCK_EX)  # so that `sweep_partials` leaves it alone
 
     def __enter__(self) -> IncomingDump:
         return self
@@ -184,7 +185,7 @@ def make_durable(directory: Path) -> None:
 
 def sweep_partials(directory: Path) -> list[str]:
     """Remove what killed dumps left; return the names. Only for whoever holds the `DirectoryLock`."""
-    partials = [entry for entry in directory.iterdir() if _is_partial(entry.name)]
+    partials = [entry for entry in directory.iterdir() if _is_partial(entry.name) and not _is_incoming(entry)]
     for partial in partials:
         partial.unlink(missing_ok=True)
     return [partial.name for partial in partials]
@@ -210,6 +211,21 @@ class DirectoryLock:
         except BlockingIOError:
             return False
         return True
+
+
+def _is_incoming(path: Path) -> bool:
+    """Whether an `IncomingDump` is at work on it."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _is_partial(name: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -62,10 +62,10 @@ class Listed:
 class Elsewhere(Protocol):
     """What is known of copies off this host."""
 
-    def where(self, backups: Iterable[Backup]) -> dict[str, tuple[str, ...]]:
-        """The destinations that have each of some backups, by its name."""
+    def where(self, backup: Backup) -> tuple[str, ...]:
+        """The destinations that have a backup."""
 
-    def only_there(self, here: Iterable[str]) -> list[Backup]:
+    def only_there(self, here: Container[str]) -> list[Backup]:
         """The backups that are at a destination, and under none of those names here."""
 
 
@@ -94,7 +94,7 @@ class Backups:
         """The backend whose migrations decide on compatibility."""
         self.catalogue = catalogue
         """What is known of the files."""
-        self.elsewhere: Elsewhere | None = None
+        self.elsewhere: Callable[[], Elsewhere] | None = None
         """What is known of copies off this host, if any are made."""
         self.last_dump_failure: str | None = None
         """Why the last dump since the start failed, whoever asked for it; ``None`` when it didn't."""
@@ -122,18 +122,18 @@ class Backups:
         Blocking, and slow when the backend has to be asked.
         """
         here = self.catalogue.read(self.directory())
-        there = self.elsewhere.only_there(backup.name for backup in here) if self.elsewhere else []
+        names = {backup.name for backup in here}
+        elsewhere = self.elsewhere() if self.elsewhere else None
+        there = elsewhere.only_there(names) if elsewhere else []
         backups = sorted([*here, *there], key=lambda backup: (backup.taken_at, backup.kind), reverse=True)
         code = self.backend.migrations() if backups else CodeMigrations(None)
-        where = self.elsewhere.where(backups) if self.elsewhere else {}
-        names = {backup.name for backup in here}
+
+        def stored(backup: Backup) -> tuple[str, ...]:
+            local = (LOCAL,) if backup.name in names else ()
+            return local + (elsewhere.where(backup) if elsewhere else ())
+
         return [
-            Listed(
-                index,
-                backup,
-                _compatibility(backup, code),
-                (*((LOCAL,) if backup.name in names else ()), *where.get(backup.name, ())),
-            )
+            Listed(index, backup, _compatibility(backup, code), stored(backup))
             for index, backup in enumerate(backups, 1)
         ]
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import socket
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -100,3 +104,33 @@ def test_a_place_that_fails_delays_no_dump_and_is_told(stack16: ArcsecondStack, 
         status = daemon.json("status", status=1)
         assert [problem["code"] for problem in status["problems"]] == ["upload-failed"]
         assert "hunter2" not in daemon.log() + said
+
+
+def test_a_place_that_never_answers_holds_up_nothing_but_itself(stack16: ArcsecondStack, nas: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        hangs = {"type": "s3", "bucket": "observatory", "endpoint": endpoint, "access_key_id": "A",
+                 "secret_access_key": "hunter2-hunter2", "timeout": "60s"}  # fmt: skip
+        upload = {"dumps": {"to": ["hangs", "nas"]}}
+        destinations = {"hangs": hangs, "nas": directory(nas)}
+        settings: dict[str, Any] = {"jobs": QUIET, "destinations": destinations, "upload": upload}
+        with Daemon(stack16, **settings) as daemon, ExitStack() as clients:
+            daemon.wait_boot_dumps(1)
+            for arguments in (("upload", "--dry-run"), *(("upload", "hangs") for _ in range(8))):
+                clients.enter_context(daemon.client(*arguments))
+            wait_until(lambda: _running(daemon) in ("upload", "plan"), "the one that hangs")
+            name = daemon.json("backup", timeout=60)["name"]
+            assert daemon.json("upload", "nas", timeout=60)["results"][0]["error"] is None
+            assert stored(daemon, name) == ["local", "nas"]
+            assert daemon.json("upload", "hangs", "--dry-run", status=6)["error"]["code"] == "busy"
+            daemon.signal(signal.SIGHUP)
+            daemon.wait_log("The configuration was read again", 30)
+            assert stored(daemon, name) == ["local", "nas"]
+            began = time.monotonic()
+            assert daemon.stop(seconds=60) == 0
+            assert time.monotonic() - began < 30
+
+
+def _running(daemon: Daemon) -> str:
+    rows = daemon.json("status", status=None)["destinations"]
+    return next(str(row["running"]) for row in rows if row["name"] == "hangs")

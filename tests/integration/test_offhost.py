@@ -21,13 +21,15 @@ import pytest
 from arcbackupd.destinations import DestinationError, StoredFile, Transfer
 from arcbackupd.destinations.directory import DirectoryDestination
 from arcbackupd.dumps.catalogue import Catalogue
+from arcbackupd.dumps.writer import FileRights, IncomingDump, sweep_partials
 from arcbackupd.encryption import decrypt
 from arcbackupd.errors import OperationFailed, Refused, UsageError
 from arcbackupd.operations.backups import Backups
 from arcbackupd.operations.offhost import moving
 from arcbackupd.operations.offhost.data import decode_index
-from arcbackupd.operations.offhost.offhost import OffHost, load
-from arcbackupd.operations.offhost.upload import UploadOutcome
+from arcbackupd.operations.offhost.memory import DestinationMemory
+from arcbackupd.operations.offhost.offhost import Lasting, OffHost, load
+from arcbackupd.operations.offhost.upload import UploadOutcome, UploadPlan
 from arcbackupd.operations.queue import OperationQueue
 from arcbackupd.settings import Settings, load_settings
 from arcbackupd.stack import open_engine
@@ -74,6 +76,14 @@ class Site:
             f"[destinations.nas]\n{kind}\nretention = {{ {retention} }}\n[upload]\n{upload}\n"
         )
 
+    def forget(self) -> None:
+        """Lose what the daemon knows of the destination but for which dumps are there."""
+        place = self.off_host().places["nas"]
+        (self.home / "state" / "off-host" / "nas" / "memory.json").unlink()
+        DestinationMemory(place.memory.directory, place.destination.location).looked(
+            place.destination.list("dumps")
+        )
+
     def dump(self, name: str, rows: int = 1, host: str = HOST, text: bytes = b"") -> Path:
         """Put a dump among the backups."""
         text = text or dump(copy(b"public.t", (b"a",), [(b"%d" % row,) for row in range(rows)]))
@@ -86,7 +96,7 @@ class Site:
         catalogue = Catalogue(settings.state_dir / "catalogue.json")
         engine = open_engine(settings.engine)
         backups = Backups(settings, engine, OperationQueue(), self.host, lambda: self.clock_doubt, catalogue)
-        return OffHost(settings, backups, {})
+        return OffHost(settings, backups, Lasting())
 
     def upload(self) -> UploadOutcome:
         async def main() -> UploadOutcome:
@@ -98,7 +108,8 @@ class Site:
 
     def fetch(self, name: str, identity: str | None = None) -> str:
         async def main() -> str:
-            return await self.off_host().fetch(name, identity).result
+            off_host = self.off_host()
+            return await off_host.fetch(name, off_host.copies(), identity).result
 
         return asyncio.run(main())
 
@@ -144,7 +155,8 @@ def test_content_that_is_there_under_another_name_is_not_sent_again(site: Site) 
     assert site.upload().files == 0
     off_host = site.off_host()
     backups = Catalogue(site.home / "other.json").read(site.backups)
-    assert off_host.where(backups) == dict.fromkeys(NAMES[:3], ("nas",))
+    copies = off_host.copies()
+    assert [copies.where(backup) for backup in backups] == [("nas",)] * 3
 
 
 def test_of_equal_dumps_the_newest_is_sent(site: Site) -> None:
@@ -258,7 +270,7 @@ def test_a_dump_that_is_only_there_is_listed_with_what_it_holds_and_comes_back_t
     site.upload()
     expected = sha256(path)
     path.unlink()
-    [found] = site.off_host().only_there([])
+    [found] = site.off_host().copies().only_there([])
     assert (found.name, found.rows, found.good) == (NAMES[0], {"public.t": 3}, True)
     assert site.fetch(NAMES[0]) == NAMES[0]
     assert sha256(path) == expected
@@ -270,7 +282,7 @@ def test_another_host_reads_the_manifests_of_what_is_there_by_itself(site: Site)
     (site.nas / "dumps").mkdir()
     (site.nas / NAMES[0]).rename(site.nas / "dumps" / NAMES[0])
     site.upload()
-    [found] = site.off_host().only_there([])
+    [found] = site.off_host().copies().only_there([])
     assert found.rows == {"public.t": 3}
 
 
@@ -297,9 +309,34 @@ def test_a_dump_that_was_damaged_there_does_not_come_back(site: Site, damage: Ca
     path.unlink()
     stored = site.nas / "dumps" / NAMES[0]
     stored.write_bytes(damage(stored.read_bytes()))
+    with pytest.raises(OperationFailed, match="SHA-256 differs"):
+        site.fetch(NAMES[0])
+    site.forget()
+    site.configure()
     with pytest.raises(OperationFailed, match="not whole"):
         site.fetch(NAMES[0])
     assert names_in(site.backups) == []
+
+
+def test_a_fetch_at_work_is_not_swept_away_and_a_killed_one_is(site: Site) -> None:
+    rights = FileRights()
+    with IncomingDump(site.backups, NAMES[0], rights) as incoming:
+        assert sweep_partials(site.backups) == []
+        left = site.backups / "left"
+        os.link(incoming.path, left)
+    left.rename(incoming.path)
+    assert sweep_partials(site.backups) == [incoming.path.name]
+
+
+def test_what_is_known_of_another_place_under_the_same_name_does_not_count(site: Site, tmp_path: Path) -> None:
+    site.configure(retention="keep_days = 30, keep_last = 1, keep_monthly = 0")
+    aged(site, [0, 40])
+    other = site.nas.with_name("other-nas")
+    site.nas.rename(other)
+    site.nas.mkdir()
+    site.configure(kind=f'type = "directory"\npath = "{other}"\nmount = false')
+    [place] = site.off_host().used
+    assert place.memory.facts.put == {}
 
 
 # Retention there
@@ -651,9 +688,13 @@ def test_a_dry_run_tells_what_would_go_and_changes_nothing(site: Site) -> None:
     site.configure(retention="keep_days = 30, keep_last = 1, keep_monthly = 0")
     names = aged(site, [1, 40])
     path = site.dump(NAMES[0].replace("2026", "2020"), 7)
-    off_host = site.off_host()
     before = site.stored()
-    plan = off_host.plan(off_host.used[0])
+
+    async def main() -> UploadPlan:
+        off_host = site.off_host()
+        return await off_host.plan(off_host.used[0]).result
+
+    plan = asyncio.run(main())
     assert (plan.put, plan.remove) == ((f"dumps/{path.name}",), (f"dumps/{names[1]}",))
     assert plan.bytes == path.stat().st_size
     assert site.stored() == before

@@ -17,7 +17,7 @@ import pytest
 
 from arcbackupd.dumps.catalogue import Catalogue
 from arcbackupd.operations.backups import Backups
-from arcbackupd.operations.offhost.offhost import OffHost
+from arcbackupd.operations.offhost.offhost import Lasting, OffHost
 from arcbackupd.operations.queue import OperationQueue
 from arcbackupd.settings import load_settings
 from tests.integration.stand import PASSWORD, Stand, filled
@@ -56,7 +56,7 @@ class Host:
             settings = load_settings(self.config)
             catalogue = Catalogue(settings.state_dir / "catalogue.json")
             backups = Backups(settings, self.stand.engine, OperationQueue(), "gone", lambda: None, catalogue)
-            off_host = OffHost(settings, backups, {})
+            off_host = OffHost(settings, backups, Lasting())
             [place] = off_host.used
             await off_host.upload(place).result
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +22,8 @@ from arcbackupd.operations.offhost.dumps import StoredDump
 from arcbackupd.operations.offhost.moving import moving, retrying
 from arcbackupd.operations.offhost.sending import Place
 from arcbackupd.operations.verify import Verified, verify_file
+
+_BLOCK = 1 << 20
 
 
 def fetch(
@@ -44,8 +48,7 @@ def fetch(
     place.destination.check()
     try:
         with IncomingDump(directory, name, rights) as incoming:
-            yield from _get(place, dump, incoming.file, identity or "", cancellation)
-            incoming.file.flush()
+            yield from _get(place, dump, incoming, identity or "", cancellation)
             verified = yield from _prove(incoming.path, dump)
             if verified.problem:
                 hint = "Another copy of it, or another dump: `arcbackupctl list`."
@@ -60,20 +63,28 @@ def fetch(
 
 
 def _get(
-    place: Place, dump: StoredDump, target: BinaryIO, identity: str, cancellation: Cancellation
+    place: Place, dump: StoredDump, incoming: IncomingDump, identity: str, cancellation: Cancellation
 ) -> Steps[None]:
-    if not dump.encrypted:
-        yield from download(place, dump.key, target, dump.file.size, cancellation)
-        return
-    with tempfile.TemporaryFile(dir=target_directory(target)) as stored:
+    with tempfile.TemporaryFile(dir=incoming.path.parent) as stored:
         yield from download(place, dump.key, stored, dump.file.size, cancellation)
-        yield Step("decrypt", "Decrypting it")
-        yield from decrypting(stored, target, identity, cancellation)
+        _require_sent(place, dump, stored)
+        if dump.encrypted:
+            yield Step("decrypt", "Decrypting it")
+            yield from decrypting(stored, incoming.file, identity, cancellation)
+        else:
+            stored.seek(0)
+            shutil.copyfileobj(stored, incoming.file, _BLOCK)
+    incoming.file.flush()
 
 
-def target_directory(target: BinaryIO) -> str:
-    """The directory of an open file: what is on its way stays beside it, on the same disk."""
-    return str(Path(target.name).parent) if isinstance(target.name, str) else tempfile.gettempdir()
+def _require_sent(place: Place, dump: StoredDump, stored: BinaryIO) -> None:
+    """Raise when this host sent something else under that key."""
+    put = place.memory.facts.put.get(dump.key)
+    stored.seek(0)
+    digest = hashlib.file_digest(stored, "sha256")  # type: ignore[arg-type]  # it asks for more than it uses
+    if put and digest.hexdigest() != put.sha256:
+        text = f"{dump.key} at {place.name} is not what was uploaded: its SHA-256 differs. Nothing was kept of it."
+        raise OperationFailed("damaged-dump", text, hint="Another copy, or another dump: `arcbackupctl list`.")
 
 
 def download(place: Place, key: str, target: BinaryIO, size: int | None, cancellation: Cancellation) -> Steps[None]:

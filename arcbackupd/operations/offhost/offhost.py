@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
 
 from arcbackupd.destinations import Destination
 from arcbackupd.destinations.plugins import FailedDestination, load_destinations
-from arcbackupd.dumps.catalogue import Backup
 from arcbackupd.dumps.dumpfile import MEMBER_SIZE
-from arcbackupd.errors import ArcbackupdError, NoSuchBackup, UsageError
+from arcbackupd.errors import ArcbackupdError, Busy, NoSuchBackup, UsageError
 from arcbackupd.log import failure, get_logger
 from arcbackupd.messages import MessageId
 from arcbackupd.operations.backups import Backups
 from arcbackupd.operations.backups_dir import file_rights
 from arcbackupd.operations.cancellation import Cancellation, Cancelled
-from arcbackupd.operations.events import Notice, Steps
+from arcbackupd.operations.events import Notice, Step, Steps
+from arcbackupd.operations.offhost.copies import Copies
 from arcbackupd.operations.offhost.dumps import StoredDump, manifest_of, stored_dumps
 from arcbackupd.operations.offhost.fetch import fetch
 from arcbackupd.operations.offhost.memory import DestinationMemory
@@ -29,6 +30,7 @@ from arcbackupd.operations.offhost.upload import UploadOutcome, UploadPlan, Uplo
 from arcbackupd.operations.queue import Operation, OperationQueue, Priority
 from arcbackupd.settings import Settings, Upload
 
+T = TypeVar("T")
 _log = get_logger()
 
 
@@ -49,7 +51,7 @@ def open_place(settings: Settings, name: str) -> Place:
         raise _unknown(name, settings.destinations)
     if isinstance(destination, FailedDestination):
         raise _unusable(destination)
-    return _place(settings, destination)
+    return _place(settings, destination, Lasting())
 
 
 def _load(settings: Settings) -> dict[str, Destination[Any] | FailedDestination]:
@@ -57,12 +59,27 @@ def _load(settings: Settings) -> dict[str, Destination[Any] | FailedDestination]
     return load_destinations(tables, settings.state_dir / "off-host")
 
 
-def _place(settings: Settings, destination: Destination[Any]) -> Place:
+@dataclass
+class Lasting:
+    """What outlives a configuration: what runs at each destination, and what is known of each."""
+
+    queues: dict[str, OperationQueue] = field(default_factory=dict)
+    memories: dict[str, DestinationMemory] = field(default_factory=dict)
+
+    def queue(self, name: str) -> OperationQueue:
+        """That of a destination."""
+        return self.queues.setdefault(name, OperationQueue())
+
+    def memory(self, directory: Path, location: str) -> DestinationMemory:
+        """That of a place: two of one would overwrite each other's notes."""
+        return self.memories.setdefault(location, DestinationMemory(directory, location))
+
+
+def _place(settings: Settings, destination: Destination[Any], lasting: Lasting) -> Place:
     directory = place_directory(settings.state_dir, destination.name)
+    memory = lasting.memory(directory, destination.location)
     table = settings.destinations[destination.name]
-    return Place(
-        destination, table, DestinationMemory(directory, destination.location), Staging(directory / "staging")
-    )
+    return Place(destination, table, memory, Staging(directory / "staging"))
 
 
 def _unknown(name: str, known: Iterable[str]) -> UsageError:
@@ -115,6 +132,8 @@ class DestinationState:
     since: datetime | None
     done_at: datetime | None
     failure: UploadFailure | None
+    problems: tuple[str, ...]
+    running: str | None
     problem: str | None
     hint: str | None
 
@@ -122,19 +141,18 @@ class DestinationState:
 class OffHost:
     """Each destination has a queue of its own: one that hangs delays neither the others nor a dump."""
 
-    def __init__(self, settings: Settings, backups: Backups, queues: dict[str, OperationQueue]) -> None:
-        """``queues`` outlive the configuration: what one of them runs isn't begun a second time beside it.
-
-        Raise UsageError, as `load` does.
-        """
+    def __init__(self, settings: Settings, backups: Backups, lasting: Lasting) -> None:
+        """Raise UsageError, as `load` does."""
         self._settings = settings
         self._backups = backups
-        self._queues = queues
+        self._lasting = lasting
         self._uploads = Uploads(settings, backups)
         loaded = load(settings)
         self._failed = [item for item in loaded.values() if isinstance(item, FailedDestination)]
         self.places = {
-            name: _place(settings, item) for name, item in loaded.items() if not isinstance(item, FailedDestination)
+            name: _place(settings, item, lasting)
+            for name, item in loaded.items()
+            if not isinstance(item, FailedDestination)
         }
         """Those that can be used, by name."""
         for failed in self._failed:
@@ -151,35 +169,9 @@ class OffHost:
         """Those that a stream goes to."""
         return [place for place in self.places.values() if self._uploads.streams(place)]
 
-    def stored(self) -> dict[str, list[tuple[Place, StoredDump]]]:
-        """Where each dump is, by its name, as of the last looks."""
-        found: dict[str, list[tuple[Place, StoredDump]]] = defaultdict(list)
-        for place in self.places.values():
-            for dump in stored_dumps(place.memory, self._settings.upload.dumps.prefix):
-                found[str(dump.name)].append((place, dump))
-        return found
-
-    def where(self, backups: Iterable[Backup]) -> dict[str, tuple[str, ...]]:
-        """Where each of some backups is, by name: what has its content, under its name or another's."""
-        stored = self.stored()
-        contents: dict[str, set[str]] = defaultdict(set)
-        for copies in stored.values():
-            for place, dump in copies:
-                if dump.manifest:
-                    contents[dump.manifest.content_sha256].add(place.name)
-        named = {name: {place.name for place, _ in copies} for name, copies in stored.items()}
-        return {
-            b.name: tuple(sorted({*named.get(b.name, ()), *contents.get(b.content or "", ())})) for b in backups
-        }
-
-    def only_there(self, here: Iterable[str]) -> list[Backup]:
-        """The dumps that are at a destination and not here; of several copies the one that is best known."""
-        names = set(here)
-        return [
-            min((dump for _, dump in copies), key=lambda dump: dump.manifest is None).backup
-            for name, copies in self.stored().items()
-            if name not in names
-        ]
+    def copies(self) -> Copies:
+        """Which dumps are where. Blocking."""
+        return Copies(self.places.values(), self._settings.upload.dumps.prefix)
 
     def states(self) -> list[DestinationState]:
         """How each destination stands."""
@@ -196,12 +188,18 @@ class OffHost:
                     since=facts.since,
                     done_at=facts.done_at,
                     failure=facts.failure,
+                    problems=facts.problems,
+                    running=self._running(place.name),
                     problem=None,
                     hint=None,
                 )
             )
-        failed = [DestinationState(f.name, None, (), 0, None, None, None, f.problem, f.hint) for f in self._failed]
+        failed = [_unusable_state(item) for item in self._failed]
         return sorted([*states, *failed], key=lambda state: state.name)
+
+    def _running(self, name: str) -> str | None:
+        current = self.queue(name).current
+        return current.kind if current else None
 
     def find(self, name: str | None) -> list[Place]:
         """The place of that name, or all that a stream goes to. Raise UsageError when there is none."""
@@ -216,30 +214,38 @@ class OffHost:
             raise _unusable(failed)
         raise _unknown(name, self.places)
 
-    def plan(self, place: Place) -> UploadPlan:
-        """What an upload would do. Blocking. Raise DestinationError."""
-        return self._uploads.plan(place)
+    # Doing. What asks a destination is an operation of its queue: nothing else ever waits for it.
 
-    def learn(self, name: str) -> None:
-        """Read what a dump holds from where it is, if it can be read there. Blocking. Raise DestinationError."""
-        for place, dump in self.stored().get(name, []):
-            if dump.encrypted or dump.manifest:
-                continue
-            place.destination.check()
-            head = place.destination.read(dump.key, MEMBER_SIZE)
-            if manifest := manifest_of(head, dump.file.size):
-                place.memory.remember_manifest(dump.key, manifest)
-                return
+    def plan(self, place: Place) -> Operation[UploadPlan]:
+        """Queue a look at what an upload would do. Raise Busy while one runs."""
+        return self._look(place, "plan", lambda: self._uploads.plan(place))
 
-    # Doing.
+    def learn(self, name: str, copies: Copies) -> Operation[None] | None:
+        """Queue the reading of what a dump holds from where it is; ``None`` when it can't be read there now."""
+        for place, dump in copies.of(name):
+            if not dump.encrypted and self.queue(place.name).current is None:
+                return self._look(place, "inspect", partial(_learn, place, dump))
+        return None
 
-    def fetch(self, name: str, identity: str | None = None) -> Operation[str]:
+    def _look(self, place: Place, kind: str, look: Callable[[], T]) -> Operation[T]:
+        queue = self.queue(place.name)
+        if running := queue.current:
+            hint = "`arcbackupctl status` shows it; try again when it has ended."
+            raise Busy("busy", f"{_article(running.kind)} {running.kind} runs at {place.name}.", hint=hint)
+
+        def start(_cancellation: Cancellation) -> Steps[T]:
+            yield Step("look", f"Looking at {place.name}")
+            return look()
+
+        return queue.submit(kind, start, Priority.MANUAL, destination=place.name)
+
+    def fetch(self, name: str, copies: Copies, identity: str | None = None) -> Operation[str]:
         """Queue the fetching of a dump that is off this host; its result is the name. Raise NoSuchBackup."""
-        copies = self.stored().get(name)
-        if not copies:
+        found = copies.of(name)
+        if not found:
             hint = "`arcbackupctl list` shows where each backup is."
             raise NoSuchBackup("no-such-backup", f"There is no backup {name} at any destination.", hint=hint)
-        place, dump = min(copies, key=lambda copy: copy[1].encrypted)
+        place, dump = min(found, key=lambda copy: copy[1].encrypted)
         rights = file_rights(self._settings.dump)
         directory = self._backups.directory()
 
@@ -261,12 +267,44 @@ class OffHost:
 
     def find_operation(self, identity: str) -> Operation[Any] | None:
         """The operation of that id, while it runs or waits."""
-        found = (queue.find(identity) for queue in self._queues.values())
+        found = (queue.find(identity) for queue in self._lasting.queues.values())
         return next((operation for operation in found if operation), None)
 
     def queue(self, name: str) -> OperationQueue:
         """That of a destination."""
-        return self._queues.setdefault(name, OperationQueue())
+        return self._lasting.queue(name)
+
+    def running(self, operation: Operation[Any]) -> Operation[Any] | None:
+        """What an operation at a destination waits for."""
+        current = self.queue(str(operation.fields["destination"])).current
+        return None if current is operation else current
+
+
+def _unusable_state(failed: FailedDestination) -> DestinationState:
+    return DestinationState(
+        name=failed.name,
+        location=None,
+        streams=(),
+        dumps=0,
+        since=None,
+        done_at=None,
+        failure=None,
+        problems=(),
+        running=None,
+        problem=failed.problem,
+        hint=failed.hint,
+    )
+
+
+def _learn(place: Place, dump: StoredDump) -> None:
+    place.destination.check()
+    head = place.destination.read(dump.key, MEMBER_SIZE)
+    if manifest := manifest_of(head, dump.file.size):
+        place.memory.remember_manifest(dump.key, manifest)
+
+
+def _article(noun: str) -> str:
+    return "An" if noun[0] in "aeiou" else "A"
 
 
 def _logged(steps: Steps[UploadOutcome], name: str) -> Steps[UploadOutcome]:
