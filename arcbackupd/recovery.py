@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from pydantic import ValidationError
+
 from arcbackupd.daemon import host_id
 from arcbackupd.dumps.catalogue import Catalogue
 from arcbackupd.errors import ArcbackupdError, OperationFailed, Refused, UsageError
@@ -31,13 +33,20 @@ from arcbackupd.operations.queue import Operation, OperationQueue
 from arcbackupd.operations.restore.checks import Request
 from arcbackupd.operations.restores import Restores
 from arcbackupd.operations.state_dir import only_one
-from arcbackupd.settings import DestinationTable, Settings, load_settings, read_installation
+from arcbackupd.settings import (
+    DestinationTable,
+    Settings,
+    load_settings,
+    read_installation,
+    validation_reasons,
+)
 from arcbackupd.stack import open_engine
 
 T = TypeVar("T")
 _SOURCE = "recovery"
 _WAIT = timedelta(seconds=20)
 _STREAMS = ("secrets", "data", "dumps")
+_PLACES = "A path, s3://BUCKET/PREFIX?endpoint=URL, rclone:REMOTE:PATH, or restic:REPOSITORY."
 
 
 @dataclass(frozen=True)
@@ -221,22 +230,27 @@ def table_of(source: str) -> DestinationTable:
     ``/mnt/nas/arcsecond``, ``s3://bucket/prefix?endpoint=https://…&region=…``, ``rclone:REMOTE:PATH`` or
     ``restic:REPOSITORY``; keys and passwords come from the environment that S3 and restic know.
     """
+    try:
+        return DestinationTable.model_validate(_keys(source))
+    except ValidationError as error:
+        reasons = "; ".join(validation_reasons(error))
+        raise UsageError("usage", f"{source} is no place to recover from: {reasons}.", hint=_PLACES) from None
+
+
+def _keys(source: str) -> dict[str, Any]:
     kind, _, rest = source.partition(":")
     if source.startswith("/"):
-        return DestinationTable.model_validate({"type": "directory", "path": source, "mount": False})
+        return {"type": "directory", "path": source, "mount": False}
     if kind == "s3" and rest.startswith("//"):
         url = urlsplit(source)
-        keys = dict(parse_qsl(url.query))
-        return DestinationTable.model_validate(
-            {"type": "s3", "bucket": url.netloc, "prefix": unquote(url.path.strip("/")), **keys}
-        )
+        bucket = {"bucket": url.netloc, "prefix": unquote(url.path.strip("/"))}
+        return {"type": "s3", **bucket, **dict(parse_qsl(url.query))}
     if kind == "rclone" and rest:
-        return DestinationTable.model_validate({"type": "rclone", "remote": rest})
+        return {"type": "rclone", "remote": rest}
     if kind == "restic" and rest:
         password = {"password": os.environ["RESTIC_PASSWORD"]} if "RESTIC_PASSWORD" in os.environ else {}
-        return DestinationTable.model_validate({"type": "restic", "repository": rest, **password})
-    hint = "A path, s3://BUCKET/PREFIX?endpoint=URL, rclone:REMOTE:PATH, or restic:REPOSITORY."
-    raise UsageError("usage", f"{source} is no place to recover from.", hint=hint)
+        return {"type": "restic", "repository": rest, **password}
+    raise UsageError("usage", f"{source} is no place to recover from.", hint=_PLACES)
 
 
 def _identity(path: Path) -> str:

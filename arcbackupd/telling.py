@@ -21,7 +21,7 @@ class Teller:
     def say(self, text: str) -> None:
         """Print a sentence to stdout."""
         self.end()
-        click.echo(text)
+        click.echo(_clean(text))
 
     def tell(self, event: Event) -> None:
         """Show an event."""
@@ -30,9 +30,9 @@ class Teller:
             return
         self.end()
         if isinstance(event, Step):
-            click.echo(event.text, err=True)
+            click.echo(_clean(event.text), err=True)
         elif isinstance(event, Notice):
-            click.echo(event.text + (f"\n  hint: {event.hint}" if event.hint else ""), err=True)
+            click.echo(_clean(event.text) + (f"\n  hint: {_clean(event.hint)}" if event.hint else ""), err=True)
 
     def end(self) -> None:
         """Leave the line that changes."""
@@ -47,3 +47,8 @@ class Teller:
         table = f", {progress.table}" if progress.table else ""
         click.echo(f"\r\033[K  {progress.bytes / _MEGA:,.0f}{of} MB{table}", nl=False, err=True)
         self._changing = True
+
+
+def _clean(text: str) -> str:
+    """A text in which names from elsewhere may stand, fit for a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -365,6 +365,13 @@ def test_what_the_retention_there_does_not_keep_goes_and_nothing_else(site: Site
     assert site.stored() == sorted(f"dumps/{name}" for name in names[:2])
 
 
+def test_what_retention_removed_there_does_not_go_up_again(site: Site) -> None:
+    site.configure(retention="keep_days = 30, keep_last = 1, keep_monthly = 0")
+    aged(site, [0, 40])
+    assert len(site.upload().removed) == 1
+    assert site.upload().files == 0
+
+
 def test_an_empty_directory_here_removes_nothing_there(site: Site) -> None:
     names = aged(site, [0, 1, 2])
     shutil.rmtree(site.backups)

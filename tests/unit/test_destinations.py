@@ -250,7 +250,7 @@ def test_a_place_on_the_command_line(
     assert (table.type, table.model_extra) == (kind, own)
 
 
-@pytest.mark.parametrize("source", ["nas", "ftp://x", "s3:b", "rclone:", ""])
+@pytest.mark.parametrize("source", ["nas", "ftp://x", "s3:b", "rclone:", "", "s3://bucket?bandwidth_limit=x"])
 def test_what_is_no_place_is_wrong_usage(source: str) -> None:
     with pytest.raises(UsageError, match="is no place"):
         table_of(source)

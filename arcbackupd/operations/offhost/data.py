@@ -87,7 +87,13 @@ def _indexed(value: dict[str, Any]) -> Indexed:
     path, key, sha256, target = str(value["path"]), value["key"], value["sha256"], value["target"]
     if not is_inside(path) or "\0" in path or not isinstance(key, str | None) or not isinstance(sha256, str | None):
         raise ValueError(path)
+    if path.encode().split(b"/")[0] == BACKUPS.encode():
+        raise ValueError(path)
     mode, uid, gid, size, mtime_ns = (int(value[name]) for name in ("mode", "uid", "gid", "size", "mtime_ns"))
+    if not (
+        0 <= mode < 1 << 16 and min(uid, gid, size) >= 0 and max(uid, gid) < 1 << 31 and abs(mtime_ns) < 1 << 62
+    ):
+        raise ValueError(path)
     node = Node(path, mode, uid, gid, size, mtime_ns, target if target is None else str(target))
     if node.is_file and (key is None or sha256 is None):
         raise ValueError(path)

@@ -77,7 +77,8 @@ def missing_dumps(backups: Sequence[Backup], memory: DestinationMemory, stream: 
     contents = {dump.manifest.content_sha256 for dump in stored if dump.manifest and _is_ours(dump, memory, host)}
     missing = []
     for backup in backups:
-        if backup.good and backup.name not in names and backup.content not in contents:
+        gone = dump_key(backup, stream) in memory.facts.removed
+        if backup.good and not gone and backup.name not in names and backup.content not in contents:
             missing.append(backup)
             contents.add(backup.content or backup.name)
     return missing

@@ -22,6 +22,7 @@ from arcbackupd.files import write_atomically
 from arcbackupd.operations.offhost.staging import StagedFile
 
 _PROBLEMS = 20
+_REMOVED = 10_000
 
 
 class Put(BaseModel):
@@ -56,7 +57,8 @@ class Failure(BaseModel):
 
 
 class Facts(BaseModel):
-    """``location`` is the place that all of it is about; ``problems`` are what the last upload left out.
+    """``location`` is the place that all of it is about; ``problems`` are what the last upload left out,
+    ``removed`` what retention removed there, which doesn't go up again.
 
     ``present`` are the dumps that were there at the last look, at ``looked_at``.
 
@@ -72,6 +74,7 @@ class Facts(BaseModel):
     done_at: AwareDatetime | None = None
     failure: Failure | None = None
     problems: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
     location: str = ""
 
 
@@ -109,7 +112,7 @@ class DestinationMemory:
         facts = self.facts
         put = {other: value for other, value in facts.put.items() if other != key}
         present = {other: value for other, value in facts.present.items() if other != key}
-        self._note(put=put, present=present)
+        self._note(put=put, present=present, removed=(*facts.removed, key)[-_REMOVED:])
         with self._lock:
             self._manifests.pop(key, None)
         self._manifest_file(key).unlink(missing_ok=True)

@@ -8,6 +8,7 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
 
 from arcbackupd.destinations import Destination
 from arcbackupd.destinations.plugins import FailedDestination, load_destinations
@@ -31,6 +32,7 @@ from arcbackupd.operations.queue import Operation, OperationQueue, Priority
 from arcbackupd.settings import Settings, Upload
 
 T = TypeVar("T")
+_TOLD = 20
 _log = get_logger()
 
 
@@ -113,8 +115,18 @@ def _check_streams(upload: Upload, loaded: Mapping[str, Destination[Any] | Faile
 def _same_place(one: Destination[Any] | FailedDestination, other: Destination[Any] | FailedDestination) -> bool:
     if isinstance(one, FailedDestination) or isinstance(other, FailedDestination):
         return one.name == other.name
-    first, second = f"{one.location.rstrip('/')}/", f"{other.location.rstrip('/')}/"
+    first, second = f"{_whereabouts(one.location)}/", f"{_whereabouts(other.location)}/"
     return first.startswith(second) or second.startswith(first)
+
+
+def _whereabouts(location: str) -> str:
+    """A location without what doesn't tell places apart: links on the way to a directory, TLS, the port of each."""
+    url = urlsplit(location)
+    if url.scheme == "file":
+        return str(Path(unquote(url.path)).resolve()).rstrip("/")
+    if url.scheme in ("http", "https"):
+        return f"{url.hostname}{url.path}".rstrip("/")
+    return location.rstrip("/")
 
 
 def _wrong(problem: str, hint: str) -> UsageError:
@@ -322,8 +334,10 @@ def _logged(steps: Steps[UploadOutcome], name: str) -> Steps[UploadOutcome]:
     except ArcbackupdError as error:
         failure(error, message_id=MessageId.UPLOAD_FAILED)
         raise
-    for problem in outcome.problems:
+    for problem in outcome.problems[:_TOLD]:
         _log.warning(problem)
+    if (more := len(outcome.problems) - _TOLD) > 0:
+        _log.warning(f"And {more} more things at {name} are not as they should be, or were left out")
     if outcome.files or outcome.removed:
         gone = f", removed {len(outcome.removed)}" if outcome.removed else ""
         text = f"Uploaded {outcome.files} files to {name}{gone}"

@@ -116,7 +116,7 @@ def settle_directory(root: Path, each: Indexed) -> None:
     """Give a directory its owner, mode and time, when all that belongs in it is there."""
     with _parent(root, f"{each.node.path}/.") as (directory, _):
         _own(directory, each)
-        os.fchmod(directory, stat.S_IMODE(each.node.mode))
+        os.fchmod(directory, stat.S_IMODE(each.node.mode) & ~stat.S_ISUID)
         os.utime(directory, ns=(each.node.mtime_ns, each.node.mtime_ns))
 
 

@@ -213,7 +213,7 @@ class Recovery:
                 text = f"{each.key} at {self._place.name} isn't what was uploaded: its SHA-256 differs."
                 raise OperationFailed("damaged-data", text, hint=_TRY_ANOTHER)
             plain.seek(0)
-            mode = stat.S_IMODE(each.node.mode)
+            mode = stat.S_IMODE(each.node.mode) & 0o777  # what runs as somebody else is no data
             write_new(shared, each.node.path, mode, lambda target: shutil.copyfileobj(plain, target), each)
 
     def _plain(self, key: str, target: BinaryIO) -> Steps[None]:
