@@ -35,6 +35,8 @@ from tests.integration.destination_contract import (
 from tests.integration.destination_contract import _put as _put
 from tests.require import require
 
+pytestmark = pytest.mark.slow  # real servers, cut off and silent
+
 DAY = 24 * 60 * 60
 SECRET = "secret-that-must-not-be-seen"
 

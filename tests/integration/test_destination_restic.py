@@ -39,6 +39,8 @@ from tests.integration.destination_contract import (
 from tests.integration.destination_contract import _put as _put
 from tests.require import require
 
+pytestmark = pytest.mark.slow  # real servers, cut off and silent
+
 PASSWORD = "password-that-must-not-be-seen"
 NOBODY = 65534
 

@@ -484,6 +484,8 @@ from arcbackupd.destinations import Transfer
 from arcbackupd.destinations.s3 import S3Destination
 from arcbackupd.destinations.s3_settings import S3Settings
 
+pytestmark = pytest.mark.slow  # real servers, cut off and silent
+
 def peak():  # getrusage counts what this process was before it became python
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
 
