@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -134,3 +138,40 @@ def test_a_place_that_never_answers_holds_up_nothing_but_itself(stack16: Arcseco
 def _running(daemon: Daemon) -> str:
     rows = daemon.json("status", status=None)["destinations"]
     return next(str(row["running"]) for row in rows if row["name"] == "hangs")
+
+
+def test_a_host_that_was_lost_comes_back_from_a_bucket_alone(
+    stack16: ArcsecondStack, nas: Path, s3_server: S3Server, tmp_path: Path
+) -> None:
+    """Containers of the same images, an empty database, no files: `recover` brings all of it back."""
+    bucket = s3_server.make_bucket()
+    cloud = {"type": "s3", **s3_server.table(bucket)}
+    encrypted = {"to": ["cloud"], "encrypt_to": [str(IDENTITY.to_public())]}
+    upload = {"dumps": encrypted, "secrets": encrypted, "data": encrypted}
+    with Daemon(stack16, jobs=QUIET, destinations={"cloud": cloud}, upload=upload) as daemon:
+        daemon.wait_boot_dumps(1)
+        daemon.json("upload")
+        assert daemon.stop() == 0
+    env, image = (stack16.install_dir / ".env").read_bytes(), (stack16.shared_data / "m31.fits").read_bytes()
+    rows = stack16.psql("SELECT count(*), md5(string_agg(t::text, '' ORDER BY id)) FROM observations_photometry t")
+    stack16.stop_container(stack16.backend)
+    stack16.psql(f'DROP DATABASE "{stack16.db}" WITH (FORCE)', "postgres")
+    stack16.create_database(stack16.db)
+    for path in (stack16.shared_data, stack16.state_dir):
+        shutil.rmtree(path)
+    (stack16.install_dir / ".env").unlink()
+    identity = tmp_path / "identity.txt"
+    identity.write_text(str(IDENTITY))
+    arguments = ["--config", str(daemon.config), "--identity", str(identity)]
+    done = subprocess.run(
+        [sys.executable, "-m", "arcbackupd", "recover", *arguments],
+        capture_output=True, text=True, timeout=300, check=False, env={**os.environ, **stack16.engine.env},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (stack16.install_dir / ".env").read_bytes() == env
+    assert (stack16.shared_data / "m31.fits").read_bytes() == image
+    found = stack16.psql("SELECT count(*), md5(string_agg(t::text, '' ORDER BY id)) FROM observations_photometry t")
+    assert found == rows
+    assert stack16.password not in done.stdout + done.stderr
+    stack16.start_container(stack16.backend)
+    stack16.wait_backend()
