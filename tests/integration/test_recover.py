@@ -20,6 +20,8 @@ from arcbackupd.operations.backups import Backups
 from arcbackupd.operations.offhost.offhost import Lasting, OffHost
 from arcbackupd.operations.queue import OperationQueue
 from arcbackupd.settings import load_settings
+from tests.harness.s3 import S3Server
+from tests.harness.tools import tool
 from tests.integration.stand import PASSWORD, Stand, filled
 
 pytestmark = pytest.mark.postgres
@@ -42,14 +44,14 @@ class Host:
     def shared(self) -> Path:
         return self.stand.home / "shared"
 
-    def set_up(self, *, encrypted: bool) -> None:
+    def set_up(self, *, encrypted: bool, place: str = "") -> None:
+        """Configure uploads; ``place`` is the table of the destination, if it isn't the directory."""
+        place = place or f'type = "directory"\npath = "{self.nas}"\nmount = false'
         to = f'{{ to = ["nas"], encrypt_to = ["{IDENTITY.to_public()}"] }}' if encrypted else '{ to = ["nas"] }'
         secrets = "" if not encrypted else f"secrets = {to}"
         text = self.config.read_text().partition("[destinations.nas]")[0]
-        self.config.write_text(
-            f'{text}\n[destinations.nas]\ntype = "directory"\npath = "{self.nas}"\nmount = false\n'
-            f"[upload]\ndumps = {to}\ndata = {to}\n{secrets}\n"
-        )
+        upload = f"[upload]\ndumps = {to}\ndata = {to}\n{secrets}\n"
+        self.config.write_text(f"{text}\n[destinations.nas]\n{place}\n{upload}")
 
     def upload(self) -> None:
         async def main() -> None:
@@ -140,6 +142,42 @@ def test_an_empty_host_gets_back_database_secrets_and_shared_data(host: Host, id
     for told in (done.stdout, done.stderr):
         assert PASSWORD not in told
         assert "AGE-SECRET" not in told
+
+
+def _restic(nas: Path) -> str:
+    tool("restic")
+    environment = {**os.environ, "RESTIC_PASSWORD": "x", "RESTIC_REPOSITORY": str(nas)}
+    subprocess.run(["restic", "--no-cache", "init"], check=True, capture_output=True, env=environment)
+    return f'type = "restic"\nrepository = "{nas}"\npassword = "x"'
+
+
+def _rclone(nas: Path) -> str:
+    tool("rclone")
+    config = nas.with_name("rclone.conf")
+    config.write_text(f"[there]\ntype = alias\nremote = {nas}\n")
+    return f'type = "rclone"\nremote = "there:"\nconfig = "{config}"'
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["restic", "rclone", "s3"])
+def test_every_type_of_destination_gives_everything_back(
+    host: Host, identity: Path, kind: str, s3_server: S3Server
+) -> None:
+    if kind == "s3":
+        table = s3_server.table(s3_server.make_bucket())
+        place = 'type = "s3"\n' + "\n".join(f'{key} = "{value}"' for key, value in table.items())
+    else:
+        place = _restic(host.nas) if kind == "restic" else _rclone(host.nas)
+    host.set_up(encrypted=True, place=place)
+    host.stand.take()
+    host.upload()
+    env, contents, tree = (host.stand.home / ".env").read_bytes(), host.stand.contents(), host.tree()
+    host.lose()
+    done = host.recover("--identity", identity)
+    assert done.returncode == 0, done.stderr
+    assert (host.stand.home / ".env").read_bytes() == env
+    assert host.stand.contents() == contents
+    assert host.tree() == tree
 
 
 def test_without_a_configuration_a_place_on_the_command_line_will_do(host: Host, identity: Path) -> None:
