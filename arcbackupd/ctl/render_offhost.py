@@ -27,9 +27,13 @@ def _plan(row: Row, screen: Screen) -> str:
     lines += [f"  remove  {clean(key)}" for key in row["remove"]]
     put, removed = plural(len(row["put"]), "dump"), len(row["remove"])
     lines.append(f"  {put} to upload, {size(row['bytes'])}; {removed} to remove.")
-    others = [stream for stream in row["streams"] if stream != "dumps"]
-    if others:
-        lines.append(f"  Of {' and '.join(others)}: whatever is new or has changed then.")
+    if "secrets" in row["streams"]:
+        lines.append(f"  .env and the Compose files: {'to upload' if row['secrets'] else 'unchanged'}.")
+    if "data" in row["streams"]:
+        new = (
+            "what is new" if row["files"] is None else f"{plural(row['files'], 'file')}, {size(row['file_bytes'])}"
+        )
+        lines.append(f"  Shared data: {new} to look at and upload.")
     return "\n".join(lines)
 
 

@@ -707,6 +707,20 @@ def test_a_dry_run_tells_what_would_go_and_changes_nothing(site: Site) -> None:
     assert site.stored() == before
 
 
+def test_a_dry_run_tells_of_secrets_and_shared_data_too(data: Site) -> None:
+    async def main() -> UploadPlan:
+        off_host = data.off_host()
+        return await off_host.plan(off_host.used[0]).result
+
+    data.configure(f'data.to = ["nas"]\nsecrets = {{ to = ["nas"], encrypt_to = ["{RECIPIENT}"] }}')
+    plan = asyncio.run(main())
+    assert (plan.secrets, plan.files, plan.file_bytes, plan.put) == (True, 2, 3_000_000, ())
+    data.upload()
+    (data.shared / "new.txt").write_text("12345")
+    plan = asyncio.run(main())
+    assert (plan.secrets, plan.files, plan.file_bytes) == (False, 1, 5)
+
+
 def test_a_stream_to_a_destination_that_is_not_configured_is_an_error(site: Site) -> None:
     site.configure('dumps.to = ["nas", "tape"]')
     with pytest.raises(UsageError, match=r"upload\.dumps\.to: there is no destination tape"):

@@ -205,6 +205,9 @@ UPLOAD_PLAN = {
     "put": ["dumps/backup-20260102-120000.sql.gz"],
     "remove": ["dumps/backup-20250102-120000.sql.gz"],
     "bytes": 1234,
+    "secrets": False,
+    "files": 3,
+    "file_bytes": 4000,
 }
 
 

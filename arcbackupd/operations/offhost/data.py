@@ -28,7 +28,7 @@ from arcbackupd.errors import OperationFailed
 from arcbackupd.files import write_atomically
 from arcbackupd.operations.events import Step, Steps
 from arcbackupd.operations.offhost.moving import moving
-from arcbackupd.operations.offhost.sending import Sending, free_key, newest_key
+from arcbackupd.operations.offhost.sending import Place, Sending, free_key, newest_key
 from arcbackupd.operations.offhost.staging import NO_ROOM, StagedFile, require_room
 from arcbackupd.operations.offhost.tree import Node, open_below, same, walk
 from arcbackupd.settings import Stream
@@ -38,6 +38,7 @@ _BATCH_FILES = 200
 _BATCH_BYTES = 64 << 20
 _INDEX_LIMIT = 256 << 20
 _WHOM = 8
+_INDEX = "data.json.gz"
 IN_BETWEEN_SECONDS = 300.0
 """How long dumps may wait for shared data at most, beside the batch that is on its way."""
 
@@ -136,6 +137,23 @@ def send_data(
     yield from _TreeUpload(sending, stream, shared, in_between).run()
 
 
+def pending(place: Place, shared: SharedData) -> tuple[int, int] | None:
+    """How many files, of how many bytes, an upload would read because they are new or have changed.
+
+    ``None`` where that is known to the destination alone.
+    """
+    if isinstance(place.destination, TreeDestination):
+        return None
+    last = _remembered(place.memory.directory / _INDEX)
+    known = {each.node.path: each.node for each in last.nodes} if last else {}
+    new = [
+        node.size
+        for node in walk(shared.root, shared.exclude, [])
+        if node.is_file and not (node.path in known and _unchanged(known[node.path], node))
+    ]
+    return len(new), sum(new)
+
+
 class _TreeUpload:
     """One run over the shared data."""
 
@@ -149,7 +167,7 @@ class _TreeUpload:
         self._shared = shared
         self._now = datetime.now(UTC)
         directory = sending.place.memory.directory
-        self._memory, self._interrupted = directory / "data.json.gz", directory / "data-interrupted.json.gz"
+        self._memory, self._interrupted = directory / _INDEX, directory / "data-interrupted.json.gz"
         self._batch: list[tuple[Indexed, StagedFile]] = []
         self._nodes: list[Indexed] = []
         self._there: dict[str, int] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from arcbackupd.dotenv import DotenvError, parse_dotenv
 from arcbackupd.encryption import SUFFIX
 from arcbackupd.errors import OperationFailed
 from arcbackupd.operations.events import Step, Steps
-from arcbackupd.operations.offhost.sending import Sending, free_key, newest_key
+from arcbackupd.operations.offhost.sending import Place, Sending, free_key, newest_key
 from arcbackupd.settings import Stream
 
 ENV = ".env"
@@ -74,13 +74,18 @@ def _add(archive: tarfile.TarFile, install_dir: Path, name: str) -> None:
     archive.addfile(entry, io.BytesIO(data))
 
 
+def have_changed(place: Place, packed: bytes, there: Container[str]) -> bool:
+    """Whether a place with those keys lacks the secrets as they are now."""
+    sent = [put for key, put in place.memory.facts.put.items() if key in there]
+    last = max(sent, key=lambda put: put.at, default=None)
+    return last is None or last.plain_sha256 != hashlib.sha256(packed).hexdigest()
+
+
 def send_secrets(sending: Sending, stream: Stream, install_dir: Path) -> Steps[None]:
     """Send them if they changed since the last time."""
     packed = pack(install_dir)
     there = {file.key for file in sending.destination.list(stream.prefix)}
-    sent = [put for key, put in sending.place.memory.facts.put.items() if key in there]
-    last = max(sent, key=lambda put: put.at, default=None)
-    if last and last.plain_sha256 == hashlib.sha256(packed).hexdigest():
+    if not have_changed(sending.place, packed, there):
         return
     yield Step("upload", f"Uploading .env and the Compose files to {sending.place.name}")
     ending = f".tar{SUFFIX}" if stream.encrypt_to else ".tar"

@@ -15,7 +15,7 @@ from arcbackupd.operations.backups import Backups
 from arcbackupd.operations.backups_dir import check_shared_path
 from arcbackupd.operations.cancellation import Cancellation, Cancelled
 from arcbackupd.operations.events import Notice, Step, Steps
-from arcbackupd.operations.offhost.data import BACKUPS, SharedData, send_data
+from arcbackupd.operations.offhost.data import BACKUPS, SharedData, pending, send_data
 from arcbackupd.operations.offhost.dumps import (
     dump_key,
     look,
@@ -24,7 +24,7 @@ from arcbackupd.operations.offhost.dumps import (
     prune,
     send_dumps,
 )
-from arcbackupd.operations.offhost.secrets import secret_names, send_secrets
+from arcbackupd.operations.offhost.secrets import have_changed, pack, secret_names, send_secrets
 from arcbackupd.operations.offhost.sending import Place, Sending
 from arcbackupd.settings import Settings
 
@@ -42,7 +42,11 @@ class UploadOutcome:
 
 @dataclass(frozen=True)
 class UploadPlan:
-    """What an upload would do: the dumps it would put there, of so many bytes, and remove, by their keys."""
+    """What an upload would do: the dumps it would put there, of so many bytes, and remove, by their keys.
+
+    ``secrets``: whether they would go there; ``files`` of shared data, of ``file_bytes``, are new or have changed:
+    ``None`` where only the destination itself can tell.
+    """
 
     destination: str
     location: str
@@ -50,6 +54,9 @@ class UploadPlan:
     put: tuple[str, ...]
     remove: tuple[str, ...]
     bytes: int
+    secrets: bool
+    files: int | None
+    file_bytes: int | None
 
 
 @dataclass(frozen=True)
@@ -66,17 +73,30 @@ class Uploads:
 
     def plan(self, place: Place) -> UploadPlan:
         """What an upload would do now. Looks at the destination, and changes nothing. Raise DestinationError."""
-        stream = self.settings.upload.dumps
+        upload, streams = self.settings.upload, self.streams(place)
         place.destination.check()
         missing: list[Backup] = []
         remove: tuple[str, ...] = ()
-        if place.name in stream.to:
-            place.memory.looked(place.destination.list(stream.prefix))
-            missing = missing_dumps(self.backups.read(), place.memory, stream, self.backups.host)
+        if "dumps" in streams:
+            place.memory.looked(place.destination.list(upload.dumps.prefix))
+            missing = missing_dumps(self.backups.read(), place.memory, upload.dumps, self.backups.host)
             remove = self._pruning(place).pruned
-        put = tuple(dump_key(backup, stream) for backup in missing)
-        size = sum(backup.size for backup in missing)
-        return UploadPlan(place.name, place.destination.location, self.streams(place), put, remove, size)
+        data = pending(place, self._shared(place)) if "data" in streams else (0, 0)
+        return UploadPlan(
+            destination=place.name,
+            location=place.destination.location,
+            streams=streams,
+            put=tuple(dump_key(backup, upload.dumps) for backup in missing),
+            remove=remove,
+            bytes=sum(backup.size for backup in missing),
+            secrets="secrets" in streams and self._secrets_changed(place),
+            files=data[0] if data else None,
+            file_bytes=data[1] if data else None,
+        )
+
+    def _secrets_changed(self, place: Place) -> bool:
+        there = {file.key for file in place.destination.list(self.settings.upload.secrets.prefix)}
+        return have_changed(place, pack(self.settings.install_dir), there)
 
     def upload(self, place: Place, cancellation: Cancellation) -> Steps[UploadOutcome]:
         """Bring a place up to date, stream by stream: one that fails doesn't keep the others from theirs.
