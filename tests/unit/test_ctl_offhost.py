@@ -101,7 +101,7 @@ def test_a_dry_run_shows_keys_and_asks_for_nothing_else(running: Running, run: R
     assert "  put     dumps/backup-20260102-120000.sql.gz\n" in said.out
     assert "  remove  dumps/backup-20250102-120000.sql.gz\n" in said.out
     assert "1 dump to upload, 1.2 kB; 1 to remove." in said.out
-    assert "Shared data: 3 files, 4.0 kB, to look at and upload." in said.out
+    assert "Shared data: 3 files, 4.0 kB to look at and upload." in said.out
 
 
 def test_json_is_the_reply(running: Running, run: Run) -> None:
