@@ -37,6 +37,8 @@ from tests.integration.destination_contract import (
 )
 from tests.integration.destination_contract import _put as _put
 
+pytestmark = pytest.mark.slow  # real servers, cut off and silent
+
 SEAWEED_NAMES = tuple(name for name in NAMES if "\\" not in name)
 """This server makes a slash of a backslash; what was put there then isn't found, and told as damaged."""
 
@@ -483,8 +485,6 @@ from pathlib import Path
 from arcbackupd.destinations import Transfer
 from arcbackupd.destinations.s3 import S3Destination
 from arcbackupd.destinations.s3_settings import S3Settings
-
-pytestmark = pytest.mark.slow  # real servers, cut off and silent
 
 def peak():  # getrusage counts what this process was before it became python
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
