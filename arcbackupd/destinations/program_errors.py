@@ -82,7 +82,8 @@ _MEANINGS = (
     _Meaning(
         r"connection (refused|reset|lost|timed out|closed)|no such host|could not resolve|no route to host"
         r"|network is unreachable|i/o timeout|unexpected eof|\beof\b|broken pipe|timeout|deadline exceeded"
-        r"|unable to start the sftp session|couldn't connect|unexpectedly|server misbehaving|name resolution|\b(429|50[0234])\b",
+        r"|unable to start the sftp session|couldn't connect|unexpectedly"
+        r"|server misbehaving|name resolution|\b(429|50[0234])\b",
         "destination-unreachable",
         "can't be reached",
         "Look whether its server runs and the network leads there.",
