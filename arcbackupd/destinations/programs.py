@@ -15,14 +15,14 @@ import select
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
-from arcbackupd.destinations import DestinationError
-from arcbackupd.destinations.program_errors import unreadable
-from arcbackupd.destinations.transfers import blocks, open_source
+from arcbackupd.destinations import DestinationError, Transfer
+from arcbackupd.destinations.program_errors import damaged, unreadable
+from arcbackupd.destinations.transfers import blocks, deliver, open_source
 from arcbackupd.errors import OperationFailed
 from arcbackupd.stack.process import Command, Finished, Stream, TimedOut, run
 
@@ -174,6 +174,20 @@ def fields(line: str) -> dict[str, Any]:
         if isinstance(value := json.loads(line), dict):
             return cast("dict[str, Any]", value)
     return {}
+
+
+def receive(
+    name: str, key: str, size: int, come: Generator[bytes, None, None], target: BinaryIO, transfer: Transfer
+) -> None:
+    """Write what a program yields of a file of ``size`` bytes. Raise DestinationError when it isn't all."""
+    received = 0
+    with contextlib.closing(come):
+        for block in come:
+            deliver(name, target, block)
+            received += len(block)
+            transfer.advance(len(block))
+    if received != size:
+        raise damaged(name, key, f"{received} bytes came of {size}")
 
 
 def version_problem(program: str, least: tuple[int, int]) -> tuple[str, str] | None:

@@ -18,7 +18,6 @@ import secrets
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, BinaryIO, ClassVar, Literal
@@ -35,9 +34,9 @@ from arcbackupd.destinations import (
     Transfer,
 )
 from arcbackupd.destinations.program_errors import damaged, unreadable
-from arcbackupd.destinations.programs import LocalFile, Pulse, Tick, nothing, version_problem
+from arcbackupd.destinations.programs import LocalFile, Pulse, Tick, nothing, receive, version_problem
 from arcbackupd.destinations.rclone_program import SOON, Item, Rclone, RcloneFailed
-from arcbackupd.destinations.transfers import checked, deliver, lacking, taken
+from arcbackupd.destinations.transfers import checked, lacking, taken
 from arcbackupd.settings import AbsolutePath
 
 _OLDEST = (1, 60)
@@ -138,16 +137,11 @@ class RcloneDestination(Destination[RcloneSettings]):
 
     def get(self, key: str, target: BinaryIO, transfer: Transfer) -> None:
         """See `Destination.get`."""
-        pulse, received = Pulse(transfer.advance), 0
+        pulse = Pulse(transfer.advance)
         item = self._file(key, pulse)
         limit = () if transfer.limit is None else (f"--bwlimit={max(transfer.limit, 1)}B",)
-        with closing(self._rclone.blocks("cat", self._at(key), *limit, tick=pulse)) as blocks:
-            for block in blocks:
-                deliver(self.name, target, block)
-                received += len(block)
-                transfer.advance(len(block))
-        if received != item.size:
-            raise damaged(self.name, key, f"{received} bytes came of {item.size}")
+        come = self._rclone.blocks("cat", self._at(key), *limit, tick=pulse)
+        receive(self.name, key, item.size, come, target, transfer)
 
     def read(self, key: str, length: int) -> bytes:
         """See `Destination.read`."""

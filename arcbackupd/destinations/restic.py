@@ -39,9 +39,9 @@ from arcbackupd.destinations import (
     TreeDestination,
 )
 from arcbackupd.destinations.program_errors import damaged, unreadable
-from arcbackupd.destinations.programs import LocalFile, Pulse, Tick, nothing, version_problem
+from arcbackupd.destinations.programs import LocalFile, Pulse, Tick, nothing, receive, version_problem
 from arcbackupd.destinations.restic_program import Restic, Snapshot
-from arcbackupd.destinations.transfers import checked, deliver, lacking, taken
+from arcbackupd.destinations.transfers import checked, lacking, taken
 from arcbackupd.dotenv import DotenvError, parse_dotenv
 from arcbackupd.files import write_atomically
 from arcbackupd.log import redact
@@ -143,16 +143,10 @@ class ResticDestination(TreeDestination[ResticSettings]):
 
     def get(self, key: str, target: BinaryIO, transfer: Transfer) -> None:
         """See `Destination.get`."""
-        pulse, received = Pulse(transfer.advance), 0
+        pulse = Pulse(transfer.advance)
         file, snapshot = self._stored(key, pulse)
         limit = () if transfer.limit is None else (f"--limit-download={max(transfer.limit // 1024, 1)}",)
-        with closing(self._dump(snapshot, *limit, tick=pulse)) as blocks:
-            for block in blocks:
-                deliver(self.name, target, block)
-                received += len(block)
-                transfer.advance(len(block))
-        if received != file.size:
-            raise damaged(self.name, key, f"{received} bytes came of {file.size}")
+        receive(self.name, key, file.size, self._dump(snapshot, *limit, tick=pulse), target, transfer)
 
     def read(self, key: str, length: int) -> bytes:
         """See `Destination.read`. restic is ended when it has written enough."""

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from arcbackupd.ctl import main as ctl
 from arcbackupd.ctl import render, render_offhost, render_status
 from arcbackupd.ctl.render import Screen
 from tests.unit.control_service import (
     Running,
     backup_row,
     inspection_row,
-    serving,
     status_reply,
     upload_result,
 )
-from tests.unit.test_ctl_main import Said
+from tests.unit.test_ctl_restore import Run
+from tests.unit.test_ctl_restore import _environment as _environment
+from tests.unit.test_ctl_restore import _run as _run
+from tests.unit.test_ctl_restore import _running as _running
 
 NAME = backup_row(1)["name"]
 SCREEN = Screen(datetime(2026, 1, 2, 13, 31, tzinfo=UTC), 100, lambda text, _: text)
-Run = Callable[..., Said]
 NAS = {
     "name": "nas",
     "location": "file:///mnt/nas",
@@ -36,31 +35,6 @@ NAS = {
     "problem": None,
     "hint": None,
 }
-
-
-@pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The client finds its socket by the environment."""
-    monkeypatch.setenv("ARCBACKUPD_SOCKET", str(tmp_path / "s"))
-    monkeypatch.setenv("NO_COLOR", "1")
-
-
-@pytest.fixture
-def running(tmp_path: Path) -> Iterator[Running]:
-    """A daemon whose service the test may change."""
-    with serving(tmp_path / "s") as running:
-        yield running
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Run:
-    """Run the client in this process, on a pipe."""
-
-    def run(*arguments: str) -> Said:
-        capfd.readouterr()
-        return Said(ctl.main(arguments), *capfd.readouterr())
-
-    return run
 
 
 def asked(running: Running) -> dict[str, Any]:

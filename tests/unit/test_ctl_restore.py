@@ -40,23 +40,23 @@ SCREEN = Screen(datetime(2026, 1, 2, 13, 31, tzinfo=UTC), 10_000, lambda text, _
 Run = Callable[..., Said]
 
 
-@pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.fixture(name="environment", autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The client finds its socket by the environment, and no colours are forced on it."""
     monkeypatch.setenv("ARCBACKUPD_SOCKET", str(tmp_path / "s"))
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.delenv("COLUMNS", raising=False)
 
 
-@pytest.fixture
-def running(tmp_path: Path) -> Iterator[Running]:
+@pytest.fixture(name="running")
+def _running(tmp_path: Path) -> Iterator[Running]:
     """A daemon whose service the test may change."""
     with serving(tmp_path / "s") as running:
         yield running
 
 
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Run:
+@pytest.fixture(name="run")
+def _run(capfd: pytest.CaptureFixture[str]) -> Run:
     """Run the client in this process, on a pipe."""
 
     def run(*arguments: str) -> Said:
