@@ -35,8 +35,10 @@ BOOT_NOTE = "/var/lib/arcbackupd/boot.json"
 
 IDLE_SECONDS = 60
 IDLE_MEMORY = 60 << 20
-IDLE_CPU = 0.002
-"""A fraction of one processor; 0.001 is aimed at, and measured on a quiet machine."""
+IDLE_WAKEUPS = 5.0
+"""A second. What a wakeup costs is the machine's affair, and told by the benchmark; how many there are is ours."""
+SPINNING = 0.1
+"""Of a processor: one that never sleeps is never woken either."""
 
 EXPOSURE = 2.5
 """What `systemd-analyze security` may say at most."""
@@ -502,15 +504,24 @@ def test_the_password_is_in_no_command_line_and_nowhere_in_the_journal_or_the_st
 # Its weight
 
 
-def test_idle_it_takes_little_memory_and_next_to_no_time(daemon: InstalledDaemon) -> None:
+def test_idle_it_takes_little_memory_and_seldom_wakes(daemon: InstalledDaemon) -> None:
     pid = daemon.pid
-    began, before = time.monotonic(), _processor_seconds(daemon, pid)
+    began, woken, busy = time.monotonic(), _wakeups(daemon, pid), _processor_seconds(daemon, pid)
     time.sleep(IDLE_SECONDS)  # nothing to wait for: this is the measure
-    share = (_processor_seconds(daemon, pid) - before) / (time.monotonic() - began)
+    seconds = time.monotonic() - began
+    wakeups = (_wakeups(daemon, pid) - woken) / seconds
+    share = (_processor_seconds(daemon, pid) - busy) / seconds
     memory = _resident_bytes(daemon, pid)
-    print(f"idle: {memory / 1e6:.1f} MB resident, {share:.3%} of a processor")
+    print(f"idle: {memory / 1e6:.1f} MB resident, {wakeups:.2f} wakeups a second, {share:.3%} of a processor")
     assert memory < IDLE_MEMORY
-    assert share < IDLE_CPU
+    assert wakeups < IDLE_WAKEUPS
+    assert share < SPINNING
+
+
+def _wakeups(daemon: InstalledDaemon, pid: int) -> int:
+    """How often its threads have gone to sleep until now, which each wakeup lets them do once."""
+    status = daemon.host.run(["sh", "-c", f"cat /proc/{pid}/task/*/status"]).stdout
+    return sum(int(line.split()[1]) for line in status.splitlines() if line.startswith("voluntary_ctxt_switches"))
 
 
 def _processor_seconds(daemon: InstalledDaemon, pid: int) -> float:
