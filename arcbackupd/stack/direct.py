@@ -22,7 +22,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from arcbackupd.errors import ArcbackupdError, OperationFailed
-from arcbackupd.stack.process import Command, Dialogue, Finished, InputClosed, milliseconds, widen
+from arcbackupd.stack.descriptors import milliseconds, widen
+from arcbackupd.stack.process import Command, Dialogue, Finished, InputClosed
 
 PLACES = ("/tmp", "/dev/shm", "/var/tmp")  # noqa: S108  # of the container, not of the host
 _PREFIX = "arcbackupd-pipe-"

@@ -16,7 +16,7 @@ import shutil
 import signal
 import sys
 import termios
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -25,17 +25,25 @@ import sh
 
 from arcbackupd.errors import OperationFailed
 from arcbackupd.log import MASK
+from arcbackupd.stack.descriptors import (
+    PIPE_SIZE,
+    ROOM,
+    memory_file,
+    milliseconds,
+    null_device,
+    open_memory,
+    pipe,
+    process_file,
+    written,
+)
 
 OUTPUT_LIMIT = 16 << 20
 """Bytes of output that a program run to its end may have; those that have more are streamed."""
 ERROR_LIMIT = 64 << 10
 """Bytes that are read of what a program says to its error output: the last ones."""
-_ROOM = 4 << 20
 _REAP_SECONDS = 5
-_PIPE_SIZE = 1 << 20
-_MUCH = _PIPE_SIZE // 2
+_MUCH = PIPE_SIZE // 2
 _DRAIN_MILLISECONDS = 2
-_POLL_LIMIT = (1 << 31) - 1
 _ANY_STATUS = tuple(range(-64, 256))
 _INHERITED = (
     "PATH", "HOME", "DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH",
@@ -79,7 +87,7 @@ def run(command: Command, *, timeout: float, stdin: bytes = b"") -> Finished:
 
     Raise OperationFailed when it can't be started or writes more than that, TimedOut when it doesn't end in time.
     """
-    with _memory_file(len(stdin)) as source, _memory_file(OUTPUT_LIMIT + _ROOM) as output, _memory_file() as error:
+    with memory_file(len(stdin)) as source, memory_file(OUTPUT_LIMIT + ROOM) as output, memory_file() as error:
         os.write(source, stdin)
         os.lseek(source, 0, os.SEEK_SET)
         process = _start(command, source, output, error)
@@ -90,9 +98,9 @@ def run(command: Command, *, timeout: float, stdin: bytes = b"") -> Finished:
             with contextlib.suppress(sh.TimeoutException):
                 _wait(process, _REAP_SECONDS)
             raise _timed_out(command, f"did not end within {timeout:g} s") from None
-        if _written(output) > OUTPUT_LIMIT:
+        if written(output) > OUTPUT_LIMIT:
             raise _too_much(command)
-        return Finished(process.exit_code, os.pread(output, _written(output), 0), _last_words(error))
+        return Finished(process.exit_code, os.pread(output, written(output), 0), _last_words(error))
 
 
 class _Running:
@@ -102,7 +110,7 @@ class _Running:
         self._command = command
         self._open: list[int] = []
         self._finished = False
-        self._error = self._keep(_open_memory(_ROOM))
+        self._error = self._keep(open_memory(ROOM))
 
     def begin(self) -> str:
         """See `Output.begin`: there is one way only."""
@@ -180,10 +188,10 @@ class Stream(_Running):
 
     def __init__(self, command: Command, *, errors_too: bool = False) -> None:
         super().__init__(command)
-        reader, writer = _pipe()
+        reader, writer = pipe()
         self._reader = self._keep(reader)
         try:
-            with _null_device() as null:
+            with null_device() as null:
                 self._begin(null, writer, writer if errors_too else None)
         finally:
             os.close(writer)
@@ -217,8 +225,8 @@ class Dialogue(_Running):
 
     def __init__(self, command: Command) -> None:
         super().__init__(command)
-        source, feed = _pipe()
-        answers, output = _pipe()
+        source, feed = pipe()
+        answers, output = pipe()
         self._feed, self._answers = self._keep(feed), self._keep(answers)
         try:
             self._begin(source, output)
@@ -276,7 +284,7 @@ class Dialogue(_Running):
         self.end_input()
         self._feed = self._keep(pipe)
 
-    def read(self, size: int = _PIPE_SIZE, *, timeout: float | None = None) -> bytes:
+    def read(self, size: int = PIPE_SIZE, *, timeout: float | None = None) -> bytes:
         """The next answer; see `Output.read`."""
         if timeout is not None and not self._poll.poll(milliseconds(timeout)):
             self.kill()
@@ -284,27 +292,10 @@ class Dialogue(_Running):
         return os.read(self._answers, size)
 
     def _hear(self) -> bytes:
-        answer = os.read(self._answers, _PIPE_SIZE)
+        answer = os.read(self._answers, PIPE_SIZE)
         if not answer:  # it closed its output, and so will end
             raise InputClosed
         return answer
-
-
-def milliseconds(seconds: float) -> float:
-    """What `poll` takes: at most 24 days."""
-    return min(seconds * 1000, _POLL_LIMIT)
-
-
-def _pipe() -> tuple[int, int]:
-    reader, writer = os.pipe2(os.O_CLOEXEC)
-    widen(writer)
-    return reader, writer
-
-
-def widen(pipe: int) -> None:
-    """Let more fit into a pipe, so that its ends wait less for each other."""
-    with contextlib.suppress(OSError):  # more than a user's limit on pipes: the default size does too
-        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
 
 
 def _start(command: Command, stdin: int, stdout: int, stderr: int) -> sh.RunningCommand:
@@ -342,20 +333,11 @@ def _wait(process: sh.RunningCommand, timeout: float | None) -> None:
     """Wait for its end. Raise sh.TimeoutException when it doesn't come."""
     if timeout is not None and hasattr(os, "pidfd_open"):  # a Python made for older systems lacks it
         # sh would look ten times a second, and most of what we run takes less than a tenth.
-        with contextlib.suppress(OSError), _process_file(process.pid) as descriptor:
+        with contextlib.suppress(OSError), process_file(process.pid) as descriptor:
             poll = select.poll()
             poll.register(descriptor, select.POLLIN)
             timeout = None if poll.poll(milliseconds(timeout)) else 0
     process.wait(timeout=timeout)
-
-
-@contextlib.contextmanager
-def _process_file(pid: int) -> Iterator[int]:
-    descriptor = os.pidfd_open(pid)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def _kill(process: sh.RunningCommand, number: signal.Signals = signal.SIGKILL) -> None:
@@ -389,37 +371,7 @@ def _not_installed(program: str) -> OperationFailed:
     return OperationFailed("not-installed", f"{name} is not installed on this host.", hint=hint)
 
 
-def _open_memory(size: int) -> int:
-    """A file in memory that can't grow beyond a size, whatever is written to it; how much was tells its offset."""
-    descriptor = os.memfd_create("stream", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.ftruncate(descriptor, size)
-    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW)
-    return descriptor
-
-
-@contextlib.contextmanager
-def _memory_file(size: int = _ROOM) -> Iterator[int]:
-    descriptor = _open_memory(size)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _null_device() -> Iterator[int]:
-    descriptor = os.open(os.devnull, os.O_RDONLY)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _written(descriptor: int) -> int:
-    return os.lseek(descriptor, 0, os.SEEK_CUR)
-
-
 def _last_words(descriptor: int) -> str:
-    end = _written(descriptor)
+    end = written(descriptor)
     raw = os.pread(descriptor, min(end, ERROR_LIMIT), max(0, end - ERROR_LIMIT))
     return raw.decode("utf-8", "backslashreplace").strip()
