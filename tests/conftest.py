@@ -118,10 +118,13 @@ def embedded_postgres(embedded_major: Callable[[int], EmbeddedPostgres]) -> Embe
 
 @pytest.hookimpl(tryfirst=True)  # before -m looks at them
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test by the fixtures it uses, directly or not."""
+    """Mark each test by the fixtures it uses, directly or not, and keep together what must not run at once."""
     for item in items:
         for name in set(getattr(item, "fixturenames", ())) & MARKER_OF_FIXTURE.keys():
             item.add_marker(MARKER_OF_FIXTURE[name])
+        if any(map(item.get_closest_marker, ("docker", "podman", "systemd"))):
+            # They look at the host, and at engines that all of them share: one process runs them, one by one.
+            item.add_marker(pytest.mark.xdist_group("containers"))
 
 
 # Skips

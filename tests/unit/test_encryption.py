@@ -78,7 +78,11 @@ def test_public_keys_of_age_and_ssh_are_recipients(recipients: list[str]) -> Non
     check_recipients(recipients)
 
 
-@pytest.mark.parametrize("recipient", ["", "age1", RECIPIENT[:-1], RECIPIENT + "x", "ssh-ed25519 AAAA", "bob@x"])
+@pytest.mark.parametrize(
+    "recipient",
+    ["", "age1", RECIPIENT[:-1], RECIPIENT + "x", "ssh-ed25519 AAAA", "bob@x"],
+    ids=["empty", "prefix", "cut", "longer", "ssh key cut", "address"],
+)
 def test_what_is_no_recipient_is_told_by_its_place(recipient: str) -> None:
     with pytest.raises(ValueError, match="number 2 is no recipient"):
         check_recipients([RECIPIENT, recipient])
