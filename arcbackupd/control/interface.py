@@ -62,6 +62,12 @@ class RestoreParameters(Parameters):
     force: bool | None = None
 
 
+class RetentionParameters(Parameters):
+    """``outlook``: tell also when each backup will go."""
+
+    outlook: bool | None = None
+
+
 class UploadParameters(Parameters):
     """``destination``: which one; without it, all."""
 
@@ -134,7 +140,7 @@ class BackupsService(Protocol):
     async def prune(self, call: Call[NoParameters]) -> Reply:
         """Remove what retention no longer keeps."""
 
-    async def plan_retention(self, call: Call[NoParameters]) -> Reply:
+    async def plan_retention(self, call: Call[RetentionParameters]) -> Reply:
         """What prune would do."""
 
     async def jobs(self, call: Call[NoParameters]) -> Reply:
@@ -206,7 +212,7 @@ METHODS: Mapping[str, Method] = {
         Method("Inspect", Access.READ, "inspect", InspectParameters, streams=True),
         Method("Backup", Access.OPERATE, "backup", BackupParameters, streams=True),
         Method("Prune", Access.ADMIN, "prune"),
-        Method("PlanRetention", Access.READ, "plan_retention"),
+        Method("PlanRetention", Access.READ, "plan_retention", RetentionParameters),
         Method("Jobs", Access.READ, "jobs"),
         # A job may do anything that its plugin does, prune included: running one is for admins.
         Method("RunJob", Access.ADMIN, "run_job", JobParameters),

@@ -43,6 +43,7 @@ def backup_row(listed: Listed) -> dict[str, Any]:
         "problem": compatibility.annotation if unknown else None,
         "reason": str(backup.reason),
         "migrations": None if backup.migrations is None else len(backup.migrations),
+        "total_rows": sum(backup.rows.values()) if backup.manifest or backup.scan else None,
         "only_in_backup": list(compatibility.only_in_backup),
         "only_in_code": list(compatibility.only_in_code),
         "leftover": list(compatibility.leftover),
@@ -89,7 +90,7 @@ def _notes(backup: Backup) -> list[str]:
     return notes
 
 
-def retention_reply(planned: RetentionPlan, removed: tuple[str, ...], freed: int) -> Reply:
+def retention_reply(planned: RetentionPlan, removed: tuple[str, ...], freed: int) -> dict[str, Any]:
     sizes = {backup.name: backup.size for backup in planned.backups}
     return {
         "verdicts": [{**asdict(verdict), "size": sizes[verdict.name]} for verdict in planned.plan.verdicts],

@@ -21,6 +21,7 @@ from arcbackupd.control.interface import (
     OperationParameters,
     Reply,
     RestoreParameters,
+    RetentionParameters,
     UploadParameters,
 )
 from arcbackupd.control.replies import (
@@ -130,10 +131,15 @@ class Service:
         outcome = await asyncio.shield(self._parts().backups.prune().result)
         return retention_reply(outcome.plan, outcome.removed, outcome.freed)
 
-    async def plan_retention(self, _call: Call[NoParameters]) -> Reply:
+    async def plan_retention(self, call: Call[RetentionParameters]) -> Reply:
         """What prune would do."""
-        plan = await asyncio.to_thread(self._parts().backups.plan_prune)
-        return retention_reply(plan, (), plan.freed)
+        parts = self._parts()
+        plan = await asyncio.to_thread(parts.backups.plan_prune)
+        reply = retention_reply(plan, (), plan.freed)
+        if call.parameters.outlook:
+            goes = await asyncio.to_thread(parts.backups.outlook, _dump_period(parts))
+            reply["outlook"] = {name: moment.isoformat() for name, moment in goes.items()}
+        return reply
 
     async def jobs(self, _call: Call[NoParameters]) -> Reply:
         """All jobs."""
@@ -303,10 +309,14 @@ class Service:
         }
 
     def _thresholds(self, parts: Parts) -> Thresholds:
-        period = parts.scheduler.period("dump") or timedelta(hours=1)
+        period = _dump_period(parts)
         status = parts.settings.status
         warn_after = status.warn_after or min(2 * period, status.critical_after or 2 * period)
         return Thresholds(warn_after, status.critical_after or max(6 * period, warn_after))
+
+
+def _dump_period(parts: Parts) -> timedelta:
+    return parts.scheduler.period("dump") or timedelta(hours=1)
 
 
 async def _verify(backups: Backups, backup: Backup, call: Call[InspectParameters]) -> dict[str, Any]:

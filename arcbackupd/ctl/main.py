@@ -14,7 +14,9 @@ from arcbackupd import __version__
 from arcbackupd.ctl import offhost, render, render_status, restore
 from arcbackupd.ctl.names import job_names, references
 from arcbackupd.ctl.progress import follow
+from arcbackupd.ctl.report import command as report
 from arcbackupd.ctl.session import BROKEN_PIPE, STATUS_UNKNOWN, Session, options, quiet_stdout
+from arcbackupd.ctl.watching import watch
 from arcbackupd.errors import ArcbackupdError, OperationFailed, UsageError
 
 PROGRAM = "arcbackupctl"
@@ -139,19 +141,27 @@ def prune(session: Session, dry_run: bool, yes: bool) -> None:
     session.show(reply, partial(render.plan, reply, removed=True))
 
 
-for command in (*restore.COMMANDS, *offhost.COMMANDS):
+for command in (*restore.COMMANDS, *offhost.COMMANDS, *report.COMMANDS):
     cli.add_command(command)
 
 
 @cli.command()
+@click.option("--watch", "watching", is_flag=True, help="Show it again every two seconds, until Ctrl-C.")
 @options
 @click.pass_obj
-def status(session: Session) -> int:
+def status(session: Session, watching: bool) -> int:
     """Am I safe? Exit status: 0 yes, 1 warning, 2 critical, 3 unknown, 5 daemon not reachable."""
     session.is_status = True
+    if watching:
+        watch(session, lambda: _status_text(session))
     reply = session.ask("Status")
     session.show(reply, partial(render_status.status, reply))
     return _STATES.get(reply["state"], STATUS_UNKNOWN)
+
+
+def _status_text(session: Session) -> str:
+    reply = session.ask("Status")
+    return session.rendered(reply, partial(render_status.status, reply))
 
 
 @cli.group(invoke_without_command=True)

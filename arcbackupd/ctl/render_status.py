@@ -35,13 +35,18 @@ def status(reply: Row, screen: Screen) -> str:
 
 
 def _first_line(reply: Row, screen: Screen) -> str:
-    answer = _SAFE.get(reply["state"], clean(reply["state"]))
+    return f"{screen.paint(answer(reply), COLORS.get(reply['state']))} {last_good(reply['last_good'])}"
+
+
+def answer(reply: Row) -> str:
+    """Am I safe? In a sentence."""
     if reply["last_good"] is None and reply["state"] in ("ok", "warning"):
-        answer = "Not safe yet."
-    return f"{screen.paint(answer, COLORS.get(reply['state']))} {_last_good(reply['last_good'])}"
+        return "Not safe yet."
+    return _SAFE.get(reply["state"], clean(reply["state"]))
 
 
-def _last_good(good: Row | None) -> str:
+def last_good(good: Row | None) -> str:
+    """Which backup is the last good one, and how old it is."""
     if good is None:
         return "There is no good backup."
     return f"The last good backup is {clean(good['name'])}, {ago(good['age_s'])} ({moment(good['taken_at'])} UTC)."

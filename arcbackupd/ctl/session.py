@@ -68,14 +68,16 @@ class Session:
 
     def show(self, reply: Mapping[str, object], text: Callable[[Screen], str]) -> None:
         """Print a reply: as it is with ``--json``, else as text. Only what is printed is rendered."""
+        self.say(self.rendered(reply, text))
+
+    def rendered(self, reply: Mapping[str, object], text: Callable[[Screen], str]) -> str:
+        """What ``show`` prints. Raise OperationFailed for a reply that isn't what the interface promises."""
         if self.json:
-            self.say(json.dumps(reply))
-            return
+            return json.dumps(reply)
         try:
-            rendered = text(self.screen())
+            return text(self.screen())
         except (LookupError, TypeError) as error:
-            raise _not_understood() from error
-        self.say(rendered)
+            raise not_understood() from error
 
     def say(self, text: str) -> None:
         """Print to stdout. When nobody reads any more, end quietly."""
@@ -138,7 +140,8 @@ def _columns() -> int:
         return 80
 
 
-def _not_understood() -> OperationFailed:
+def not_understood() -> OperationFailed:
+    """The error for a reply that isn't what the interface promises."""
     return OperationFailed(
         "reply-not-understood",
         "The daemon's reply is not what this client expects.",

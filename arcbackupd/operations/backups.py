@@ -26,7 +26,7 @@ from arcbackupd.operations.before import BootDump
 from arcbackupd.operations.cancellation import BACKEND_STOPPED, SUPERSEDED, Cancellation
 from arcbackupd.operations.database import Database
 from arcbackupd.operations.events import Notice, Steps
-from arcbackupd.operations.prune import PruneOutcome, RetentionPlan, plan_prune, prune
+from arcbackupd.operations.prune import PruneOutcome, RetentionPlan, plan_outlook, plan_prune, prune
 from arcbackupd.operations.queue import Operation, OperationQueue, Priority
 from arcbackupd.operations.take import TakeContext, TakeOutcome, take
 from arcbackupd.operations.verify import Verified, verify_file
@@ -166,6 +166,10 @@ class Backups:
     def plan_prune(self) -> RetentionPlan:
         """What pruning now would do."""
         return plan_prune(self.catalogue, self.directory(), self._policy(), self.host, self.clock_doubt())
+
+    def outlook(self, every: timedelta) -> dict[str, datetime]:
+        """When each backup will go, by name, if a good dump comes ``every`` so often; see `dumps.outlook`."""
+        return plan_outlook(self.catalogue, self.directory(), self._policy(), self.host, every)
 
     def verify(self, backup: Backup) -> Steps[Verified]:
         """Read a backup whole and check it against its hashes."""

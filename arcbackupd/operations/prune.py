@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from arcbackupd.dumps.catalogue import Backup, Catalogue
+from arcbackupd.dumps.outlook import outlook
 from arcbackupd.dumps.retention import Candidate, Plan, Policy, plan_retention
 from arcbackupd.dumps.writer import make_durable
 from arcbackupd.operations.backups_dir import check_shared_path, disk_error, locked
@@ -50,6 +51,14 @@ def plan_prune(
     backups = catalogue.read(directory)
     candidates = [_candidate(backup, host) for backup in backups]
     return RetentionPlan(plan_retention(candidates, policy, datetime.now(UTC), clock_doubt), tuple(backups))
+
+
+def plan_outlook(
+    catalogue: Catalogue, directory: Path, policy: Policy, host: str, every: timedelta
+) -> dict[str, datetime]:
+    """When each backup will go, by name, if a good dump comes ``every`` so often; touches nothing."""
+    candidates = [_candidate(backup, host) for backup in catalogue.read(directory)]
+    return outlook(candidates, policy, datetime.now(UTC), every=every)
 
 
 def prune(

@@ -33,6 +33,7 @@ from arcbackupd.control.interface import (
     OperationParameters,
     Reply,
     RestoreParameters,
+    RetentionParameters,
     UploadParameters,
 )
 from arcbackupd.control.listening import Listener, listen
@@ -52,6 +53,7 @@ def backup_row(index: int = 1, **changes: Any) -> dict[str, Any]:
         "problem": None,
         "reason": "scheduled",
         "migrations": 42,
+        "total_rows": 1_000,
         "only_in_backup": [],
         "only_in_code": [],
         "leftover": [],
@@ -279,9 +281,10 @@ class SmallService:
         self.prunes += 1
         return self._plan(removed=True)
 
-    async def plan_retention(self, call: Call[NoParameters]) -> Reply:
+    async def plan_retention(self, call: Call[RetentionParameters]) -> Reply:
         self._came(call)
-        return self._plan(removed=False)
+        goes = {row["name"]: "2026-01-17T12:00:00+00:00" for row in self.rows}
+        return self._plan(removed=False) | ({"outlook": goes} if call.parameters.outlook else {})
 
     def _plan(self, *, removed: bool) -> dict[str, Any]:
         names = [row["name"] for row in self.rows]

@@ -22,6 +22,7 @@ import pytest
 from arcbackupd import __version__
 from arcbackupd.control import dispatch
 from arcbackupd.ctl import main as ctl
+from arcbackupd.ctl.session import Session
 from arcbackupd.errors import KINDS, ArcbackupdError, DaemonUnreachable, Refused
 from tests.unit.control_service import (
     Busybody,
@@ -57,8 +58,8 @@ COMMANDS = [
     ["discard-replaced", "--yes"],
 ]
 CONTRACT_ROW = [
-    "name", "index", "kind", "taken_at", "size", "status", "problem", "reason", "migrations", "only_in_backup",
-    "only_in_code", "leftover", "manifest", "before_migrations", "stored",
+    "name", "index", "kind", "taken_at", "size", "status", "problem", "reason", "migrations", "total_rows",
+    "only_in_backup", "only_in_code", "leftover", "manifest", "before_migrations", "stored",
 ]  # fmt: skip
 
 
@@ -561,3 +562,39 @@ def test_completion_is_silent_and_quick_without_a_daemon_or_with_one_that_hangs(
         begun = time.monotonic()
         assert completed("arcbackupctl inspect ", 2) == ["latest"]
         assert time.monotonic() - begun < 5
+
+
+# Watching
+
+
+def test_watching_shows_the_status_again_when_it_is_another_one_and_waits_for_a_daemon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Callable[..., Said]
+) -> None:
+    replies = iter([status_reply(), status_reply(), None, status_reply(state="critical")])
+
+    def ask(_session: Session, _method: str) -> dict[str, Any]:
+        reply = next(replies, ...)
+        if reply is ...:
+            raise KeyboardInterrupt
+        if reply is None:
+            raise DaemonUnreachable("daemon-unreachable", "The daemon is not there.")
+        return reply
+
+    monkeypatch.setattr(Session, "ask", ask)
+    monkeypatch.setattr("arcbackupd.ctl.watching._SECONDS", 0)
+    said = run("status", "--watch")
+    assert said.status == 130
+    answers = [re.match(r"Safe|NOT SAFE|The daemon is not there", line) for line in said.out.splitlines()]
+    assert [answer.group() for answer in answers if answer] == ["Safe", "The daemon is not there", "NOT SAFE"]
+
+
+@pytest.mark.parametrize("variables", [{}, {"NO_COLOR": "1"}])
+def test_on_a_terminal_it_is_shown_in_place_until_ctrl_c(running: Running, variables: dict[str, str]) -> None:
+    with on_terminal("status", "--watch", **variables) as terminal:
+        terminal.read_until("Safe.")
+        running.service.status_is = status_reply(state="critical")
+        terminal.read_until("NOT SAFE.")
+        terminal.process.send_signal(signal.SIGINT)
+        assert terminal.end() == 130
+    assert terminal.text.count("\x1b[H") >= 2
+    assert "Traceback" not in terminal.text
