@@ -21,6 +21,9 @@ class MessageId(StrEnum):
     DUMP_FAILED = "5ccaa34e64f8448baff60f2d3ec36f01"
     """fields: REASON, HINT"""
 
+    DUMP_ANOMALY = "63e44bc051894981a508071bc9848132"
+    """fields: BACKUP, HINT"""
+
     PRUNE_DONE = "f96e632e0e954c9e814f90045f51f997"
 
     PRUNE_FROZEN = "c83278b4b9eb48bba50547641da0f65b"

@@ -190,6 +190,22 @@ class Retention(Section):
     keep_yearly: Count = 0
 
 
+class Anomalies(Section):
+    """When a dump is flagged for what it lost against its history; ``ignore``: patterns of tables' names."""
+
+    max_loss: Annotated[float, Field(gt=0, le=1)] = 0.5
+    min_rows: Annotated[int, Field(ge=1)] = 100
+    history: Duration = timedelta(days=14)
+    ignore: tuple[str, ...] = (
+        "public.django_session",
+        "public.django_celery_results_*",
+        "public.celery_*meta",
+        "public.token_blacklist_*",
+        "public.oauth2_provider_*token",
+        "public.oauth2_provider_grant",
+    )
+
+
 class OffHostRetention(Retention):
     """Which dumps are kept at a destination: for longer than here, that is what it is for."""
 
@@ -296,6 +312,7 @@ class Settings(BaseSettings):
     dump: Dump = Dump()
     boot: Boot = Boot()
     retention: Retention = Retention()
+    anomalies: Anomalies = Anomalies()
     restore: Restore = Restore()
     destinations: dict[str, DestinationTable] = {}
     upload: Upload = Upload()

@@ -46,6 +46,12 @@ class BackupParameters(Parameters):
     wait: bool | None = None
 
 
+class AcceptParameters(Parameters):
+    """``name``: which backup."""
+
+    name: Annotated[str, Field(min_length=1, max_length=255)]
+
+
 class JobParameters(Parameters):
     """``name``: which job."""
 
@@ -143,6 +149,9 @@ class BackupsService(Protocol):
     async def plan_retention(self, call: Call[RetentionParameters]) -> Reply:
         """What prune would do."""
 
+    async def accept(self, call: Call[AcceptParameters]) -> Reply:
+        """Take what a flagged backup holds for what it should be."""
+
     async def jobs(self, call: Call[NoParameters]) -> Reply:
         """All jobs."""
 
@@ -213,6 +222,8 @@ METHODS: Mapping[str, Method] = {
         Method("Backup", Access.OPERATE, "backup", BackupParameters, streams=True),
         Method("Prune", Access.ADMIN, "prune"),
         Method("PlanRetention", Access.READ, "plan_retention", RetentionParameters),
+        # From then on, older ones that hold what is missing in it may be pruned.
+        Method("Accept", Access.ADMIN, "accept", AcceptParameters),
         Method("Jobs", Access.READ, "jobs"),
         # A job may do anything that its plugin does, prune included: running one is for admins.
         Method("RunJob", Access.ADMIN, "run_job", JobParameters),

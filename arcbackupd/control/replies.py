@@ -7,9 +7,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from arcbackupd.control.interface import Reply
+from arcbackupd.dumps.anomalies import Judgement
 from arcbackupd.dumps.catalogue import Backup
 from arcbackupd.dumps.compatibility import Badge, explain_newest
 from arcbackupd.errors import ArcbackupdError
+from arcbackupd.operations.anomalies import explain_flagged
 from arcbackupd.operations.backups import Backups, Listed
 from arcbackupd.operations.events import as_dict
 from arcbackupd.operations.offhost.offhost import DestinationState
@@ -24,10 +26,18 @@ from arcbackupd.scheduling import JobState
 def list_reply(backups: Backups) -> Reply:
     directory = backups.directory()
     listed = backups.list()
-    notice = explain_newest(listed[0].backup.name, listed[0].compatibility) if listed else None
+    notice = _explain_newest(listed[0]) if listed else None
     if not directory.is_dir():
         notice = f"No backups directory found: {directory} is created with the first backup."
     return {"backups": [backup_row(entry) for entry in listed], "notice": notice, "directory": str(directory)}
+
+
+def _explain_newest(newest: Listed) -> str | None:
+    name, judgement = newest.backup.name, newest.judgement
+    notices = [explain_newest(name, newest.compatibility)]
+    if judgement.flagged:
+        notices.append(explain_flagged(name, judgement.anomalies))
+    return " ".join(filter(None, notices)) or None
 
 
 def backup_row(listed: Listed) -> dict[str, Any]:
@@ -50,10 +60,12 @@ def backup_row(listed: Listed) -> dict[str, Any]:
         "manifest": backup.manifest is not None,
         "before_migrations": backup.before_migrations,
         "stored": list(listed.stored),
+        "anomalies": list(listed.judgement.anomalies if listed.judgement.flagged else ()),
     }
 
 
-def backup_details(backup: Backup) -> dict[str, Any]:
+def backup_details(listed: Listed) -> dict[str, Any]:
+    backup = listed.backup
     manifest, scan = backup.manifest, backup.scan
     known = manifest or scan
     return {
@@ -75,7 +87,7 @@ def backup_details(backup: Backup) -> dict[str, Any]:
         "roles": list(backup.roles),
         "links": backup.links,
         "not_surely_before": manifest.not_surely_before if manifest and backup.before_migrations is False else None,
-        "notes": _notes(backup),
+        "notes": [*_notes(backup), *_settled(listed.judgement)],
     }
 
 
@@ -90,11 +102,18 @@ def _notes(backup: Backup) -> list[str]:
     return notes
 
 
+def _settled(judgement: Judgement) -> list[str]:
+    """What a backup lost and may have lost."""
+    accepted = judgement.anomalies if judgement.accepted else ()
+    return [f"accepted: {text}" for text in accepted] + list(judgement.explained)
+
+
 def retention_reply(planned: RetentionPlan, removed: tuple[str, ...], freed: int) -> dict[str, Any]:
     sizes = {backup.name: backup.size for backup in planned.backups}
     return {
         "verdicts": [{**asdict(verdict), "size": sizes[verdict.name]} for verdict in planned.plan.verdicts],
         "frozen": planned.plan.frozen,
+        "held": planned.plan.held,
         "freed": freed,
         "removed": list(removed),
     }

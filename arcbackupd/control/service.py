@@ -11,6 +11,7 @@ from typing import Any
 
 from arcbackupd import __version__
 from arcbackupd.control.interface import (
+    AcceptParameters,
     AttachParameters,
     BackupParameters,
     Call,
@@ -40,12 +41,13 @@ from arcbackupd.control.replies import (
 )
 from arcbackupd.dumps.catalogue import Backup
 from arcbackupd.dumps.manifest import Reason
-from arcbackupd.errors import ArcbackupdError, OperationFailed, Refused, UsageError
+from arcbackupd.errors import ArcbackupdError, NoSuchBackup, OperationFailed, Refused, UsageError
 from arcbackupd.jobs import JobStatus
+from arcbackupd.operations.anomalies import newest_healthy
 from arcbackupd.operations.backups import Backups, Listed
 from arcbackupd.operations.backups_dir import check_shared_path
 from arcbackupd.operations.events import as_dict
-from arcbackupd.operations.health import Facts, Problem, Severity, Thresholds, assess
+from arcbackupd.operations.health import Facts, Flagged, Problem, Severity, Thresholds, assess
 from arcbackupd.operations.offhost.offhost import DestinationState, OffHost
 from arcbackupd.operations.queue import Operation, OperationQueue
 from arcbackupd.operations.restore.checks import Request
@@ -98,7 +100,7 @@ class Service:
             return await self._inspect_there(parts, listed, verify=bool(call.parameters.verify))
         verified = await _verify(backups, listed.backup, call) if call.parameters.verify else None
         directory = await asyncio.to_thread(backups.directory)
-        full = {**backup_row(listed), **backup_details(listed.backup), "path": str(directory / listed.backup.name)}
+        full = {**backup_row(listed), **backup_details(listed), "path": str(directory / listed.backup.name)}
         return {"backup": full, "verified": verified}
 
     async def _inspect_there(self, parts: Parts, listed: Listed, *, verify: bool) -> Reply:
@@ -112,7 +114,7 @@ class Service:
             if learning := parts.off_host.learn(name, copies):
                 await asyncio.shield(learning.result)
                 listed = await asyncio.to_thread(parts.backups.find, name)
-        return {"backup": {**backup_row(listed), **backup_details(listed.backup), "path": None}, "verified": None}
+        return {"backup": {**backup_row(listed), **backup_details(listed), "path": None}, "verified": None}
 
     async def backup(self, call: Call[BackupParameters]) -> Reply:
         """Take a dump after whatever runs, showing both."""
@@ -140,6 +142,10 @@ class Service:
             goes = await asyncio.to_thread(parts.backups.outlook, _dump_period(parts))
             reply["outlook"] = {name: moment.isoformat() for name, moment in goes.items()}
         return reply
+
+    async def accept(self, call: Call[AcceptParameters]) -> Reply:
+        """Take what a flagged backup holds for what it should be."""
+        return await asyncio.to_thread(_accept, self._parts().backups, call.parameters.name)
 
     async def jobs(self, _call: Call[NoParameters]) -> Reply:
         """All jobs."""
@@ -292,6 +298,7 @@ class Service:
             paused_jobs=tuple(state.name for state in states if state.paused),
             trouble=(*look.trouble, *_restore_trouble(parts.restores), *_off_host_trouble(destinations)),
             looked=look.looked,
+            flagged=look.flagged,
         )
         state, problems = assess(facts, self._thresholds(parts))
         current = self._queue.current
@@ -302,7 +309,7 @@ class Service:
             "last_good": last_good and last_good_reply(last_good, now),
             "operation": current and operation_reply(current),
             "version": __version__,
-            "retention": {"frozen": frozen},
+            "retention": {"frozen": frozen, "held": look.held},
             "restore": report_reply(parts.restores.last(), None),
             "replaced": [replaced_row(kept) for kept in parts.restores.replaced()],
             "destinations": [destination_row(state) for state in destinations],
@@ -371,12 +378,14 @@ def _failed_since(states: list[JobState], last_good: Backup | None) -> str | Non
 
 @dataclass(frozen=True)
 class _Look:
-    """The newest good backup, why retention is frozen, what is wrong; ``looked``: whether it could be told."""
+    """The newest good backup, why retention stands still, what is wrong; ``looked``: whether it could be told."""
 
     trouble: tuple[Problem, ...]
     last_good: Backup | None = None
     frozen: str | None = None
     looked: bool = False
+    held: str | None = None
+    flagged: Flagged | None = None
 
 
 def _look(backups: Backups) -> _Look:
@@ -389,11 +398,30 @@ def _look(backups: Backups) -> _Look:
     try:
         check_shared_path(backups.directory())
         last_good = backups.newest_good()
-        frozen = backups.plan_prune().plan.frozen
+        plan = backups.plan_prune().plan
+        flagged = _flagged(backups, last_good) if last_good else None
     except ArcbackupdError as error:  # what keeps it from the installation keeps it from this too
         trouble[error.code] = _critical(error)
         return _Look(tuple(trouble.values()))
-    return _Look(tuple(trouble.values()), last_good, frozen, looked=True)
+    return _Look(tuple(trouble.values()), last_good, plan.frozen, looked=True, held=plan.held, flagged=flagged)
+
+
+def _flagged(backups: Backups, newest: Backup) -> Flagged | None:
+    judged = backups.judged()
+    judgement = judged.get(newest.name)
+    if judgement is None or not judgement.flagged:
+        return None
+    healthy = newest_healthy((backup for backup in backups.read() if backup.good), judged)
+    return Flagged(newest.name, judgement.anomalies, healthy.name if healthy else None)
+
+
+def _accept(backups: Backups, name: str) -> Reply:
+    """Accept the backup of that very name: what is looked at must not be another one by now."""
+    listed = backups.find(name)
+    if listed.backup.name != name:
+        raise NoSuchBackup("no-such-backup", f"There is no backup named {name}.", hint="`arcbackupctl list`.")
+    backups.anomalies.accept(listed.backup, listed.judgement)
+    return {"name": name, "accepted": list(listed.judgement.anomalies)}
 
 
 def _restore_trouble(restores: Restores) -> Iterator[Problem]:

@@ -11,7 +11,7 @@ from functools import partial
 import click
 
 from arcbackupd import __version__
-from arcbackupd.ctl import offhost, render, render_status, restore
+from arcbackupd.ctl import anomalies, offhost, render, render_status, restore
 from arcbackupd.ctl.names import job_names, references
 from arcbackupd.ctl.progress import follow
 from arcbackupd.ctl.report import command as report
@@ -141,7 +141,7 @@ def prune(session: Session, dry_run: bool, yes: bool) -> None:
     session.show(reply, partial(render.plan, reply, removed=True))
 
 
-for command in (*restore.COMMANDS, *offhost.COMMANDS, *report.COMMANDS):
+for command in (*restore.COMMANDS, *offhost.COMMANDS, *anomalies.COMMANDS, *report.COMMANDS):
     cli.add_command(command)
 
 

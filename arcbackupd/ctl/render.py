@@ -88,8 +88,15 @@ def badge(row: Row) -> str:
             text = str(status)
     if row.get("before_migrations"):
         text += ", before migrations"
+    if row.get("anomalies"):
+        text += ", flagged"
     elsewhere = [place for place in row["stored"] if place != "local"]
     return clean(text if "local" in row["stored"] or not elsewhere else f"{text}, only at {', '.join(elsewhere)}")
+
+
+def badge_color(row: Row) -> str | None:
+    """The colour of a backup's badge."""
+    return "yellow" if row.get("anomalies") and row["status"] == "compatible" else COLORS.get(row["status"])
 
 
 _BACKUP_COLUMNS = (
@@ -108,7 +115,7 @@ def backups(reply: Row, screen: Screen) -> str:
     if not reply["backups"]:
         return _no_backups(reply, screen)
     rows = [_backup_row(row, screen) for row in reply["backups"]]
-    text = table(_BACKUP_COLUMNS, rows, [COLORS.get(row["status"]) for row in reply["backups"]], screen)
+    text = table(_BACKUP_COLUMNS, rows, [badge_color(row) for row in reply["backups"]], screen)
     return f"{text}\n\n{paragraph(reply['notice'], screen.width)}" if reply.get("notice") else text
 
 
@@ -129,6 +136,7 @@ def inspection(reply: Row, screen: Screen) -> str:
     """``inspect``: all that is known about one backup."""
     row = reply["backup"]
     parts = [clean(f"{row['name']}  (number {row['index']} in the list)"), _facts(row, screen)]
+    parts += [anomalies(row.get("anomalies") or (), screen)]
     parts += _differences(row)
     parts += _rows_per_table(row)
     parts += [paragraph(note, screen.width) for note in row["notes"]]
@@ -139,7 +147,7 @@ def inspection(reply: Row, screen: Screen) -> str:
 
 def _facts(row: Row, screen: Screen) -> str:
     facts: list[tuple[str, object]] = [
-        ("Status", screen.paint(badge(row), COLORS.get(row["status"]))),
+        ("Status", screen.paint(badge(row), badge_color(row))),
         ("Taken", _taken(row, screen)),
         ("Boot", _before(row)),
         ("Size", _sizes(row)),
@@ -202,6 +210,14 @@ def _differences(row: Row) -> Iterator[str]:
             yield "\n".join([title, *(f"  {sign} {clean(name)}" for name in row[key])])
 
 
+def anomalies(sentences: Sequence[str], screen: Screen) -> str:
+    """What a backup lost against its history."""
+    if not sentences:
+        return ""
+    title = "Flagged, for what it lost against the backups before it:"
+    return "\n".join([screen.paint(title, "yellow"), *(f"  ! {clean(text)}" for text in sentences)])
+
+
 def _rows_per_table(row: Row) -> Iterator[str]:
     largest = sorted(row["rows"].items(), key=lambda item: (-item[1], item[0]))[:_TABLES_SHOWN]
     if not largest:
@@ -250,6 +266,8 @@ def plan(reply: Row, screen: Screen, *, removed: bool = False) -> str:
     parts = [table(columns, rows, [None] * len(rows), screen)] if rows else []
     if reply["frozen"]:
         parts.append(paragraph(f"Retention holds still: {reply['frozen']}", screen.width))
+    elif reply.get("held"):
+        parts.append(paragraph(reply["held"], screen.width))
     verb = "removed" if removed else "to remove"
     freed = f", {size(reply['freed'])} {'freed' if removed else 'to free'}" if gone else ""
     parts.append(f"{plural(len(gone), 'backup')} {verb}{freed}; {len(rows) - len(gone)} kept.")

@@ -2,6 +2,10 @@
 
 Age counts from the *anchor*, the newest good backup, and not from the clock: while backups fail nothing grows
 older, so nothing is lost. What is doubtful (not scanned, in use, named in the future) stays.
+
+A *flagged* backup (see `anomalies`) is a good one that may lack what healthy ones hold: it takes the place of none
+of them, and they don't age by it. Flagged ones age by the newest good one of either sort, so that they can't fill
+the disk for as long as nobody looks.
 """
 
 from __future__ import annotations
@@ -26,6 +30,13 @@ class Candidate:
     """Hash of what it holds. Without one it counts as unlike every other."""
     in_use: bool = False
     """Being uploaded or restored at this moment."""
+    flagged: bool = False
+    """Whether it lost much against its history, and nobody has accepted that."""
+
+    @property
+    def healthy(self) -> bool:
+        """Whether it can take the place of older ones."""
+        return bool(self.good) and not self.flagged
 
 
 @dataclass(frozen=True)
@@ -52,10 +63,14 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Plan:
-    """A verdict for each candidate, newest first; ``frozen`` says why nothing is pruned and what to do."""
+    """A verdict for each candidate, newest first; ``frozen`` says why nothing is pruned and what to do.
+
+    ``held`` says why no healthy one grows older.
+    """
 
     verdicts: tuple[Verdict, ...]
     frozen: str | None = None
+    held: str | None = None
 
     @property
     def pruned(self) -> tuple[str, ...]:
@@ -72,13 +87,45 @@ def plan_retention(
     """
     ordered = sorted(candidates, key=lambda c: (c.taken_at, c.name), reverse=True)
     good = [c for c in ordered if c.good and c.taken_at <= now]
+    healthy = [c for c in good if c.healthy]
     frozen = _why_frozen(ordered, good, policy, now, clock_doubt)
-    reasons = _reasons_of_good(good, policy)
-    anchor = good[0].taken_at if good else now
-    verdicts = (_judge(c, reasons.get(c.name), policy, anchor, now) for c in ordered)
+    reasons = _reasons_of_healthy(healthy, policy)
+    # Their own age can be more than nothing: they may have arrived here long before the time in their names.
+    for newest, why in ((good[:1], "newest good backup"), (healthy[:1], "newest that isn't flagged")):
+        reasons.update({c.name: why for c in newest if c.name not in reasons})
+    ages = _Ages(good[0].taken_at if good else now, healthy[0] if healthy else None)
+    verdicts = (_judge(c, reasons.get(c.name), policy, ages, now) for c in ordered)
     if frozen is not None:
         verdicts = (v if v.keep else Verdict(v.name, keep=True, why="retention is frozen") for v in verdicts)
-    return Plan(tuple(verdicts), frozen)
+    return Plan(tuple(verdicts), frozen, _why_held(good, healthy))
+
+
+@dataclass(frozen=True)
+class _Ages:
+    """From when ages count: from the ``newest`` good one, and for healthy ones from the newest of their own."""
+
+    newest: datetime
+    healthy: Candidate | None
+
+    def of(self, candidate: Candidate) -> timedelta:
+        return self._anchor(candidate) - candidate.counts_from
+
+    def held(self, candidate: Candidate) -> bool:
+        """Whether it is younger by this than it would be if none were flagged."""
+        return self._anchor(candidate) < self.newest
+
+    def _anchor(self, candidate: Candidate) -> datetime:
+        return self.healthy.taken_at if self.healthy and candidate.healthy else self.newest
+
+
+def _why_held(good: Sequence[Candidate], healthy: Sequence[Candidate]) -> str | None:
+    if not healthy or good[0] is healthy[0]:
+        return None
+    return (
+        f"The newest good backup is flagged for what may be missing in it: until that is settled, the others stay"
+        f" as if {healthy[0].name} were the newest. `arcbackupctl inspect {good[0].name}` tells what is missing;"
+        f" `arcbackupctl accept {good[0].name}` settles it if it is right so."
+    )
 
 
 def _why_frozen(
@@ -126,17 +173,14 @@ _PERIODS: tuple[tuple[str, str, Callable[[datetime], Hashable]], ...] = (
 )
 
 
-def _reasons_of_good(good: Sequence[Candidate], policy: Policy) -> dict[str, str]:
-    """Why a good backup stays whatever its age, by name; ``good`` comes newest first."""
+def _reasons_of_healthy(healthy: Sequence[Candidate], policy: Policy) -> dict[str, str]:
+    """Why a healthy backup stays whatever its age, by name; ``healthy`` comes newest first."""
     reasons: dict[str, str] = {}
-    for name in _newest_contents(good, policy.keep_last):
+    for name in _newest_contents(healthy, policy.keep_last):
         reasons[name] = f"newest {_count(policy.keep_last, 'good backup')}"
     for field, period, key in _PERIODS:
-        for name in _newest_of_periods(good, getattr(policy, field), key):
+        for name in _newest_of_periods(healthy, getattr(policy, field), key):
             reasons.setdefault(name, f"newest of its {period}")
-    if good:
-        # Its own age can be more than nothing: it may have arrived here long before the time in its name.
-        reasons.setdefault(good[0].name, "newest good backup")
     return reasons
 
 
@@ -157,14 +201,15 @@ def _newest_of_periods(good: Sequence[Candidate], count: int, key: Callable[[dat
     return list(newest.values())[: max(count, 0)]
 
 
-def _judge(candidate: Candidate, reason: str | None, policy: Policy, anchor: datetime, now: datetime) -> Verdict:
+def _judge(candidate: Candidate, reason: str | None, policy: Policy, ages: _Ages, now: datetime) -> Verdict:
     kept = reason or _why_untouched(candidate, now)
     if kept is not None:
         return Verdict(candidate.name, keep=True, why=kept)
-    age = anchor - candidate.counts_from
+    age = ages.of(candidate)
     limit = _count(policy.keep_days, "day")
     if age <= timedelta(days=policy.keep_days):
-        return Verdict(candidate.name, keep=True, why=f"younger than {limit}")
+        beside = " before the newest that isn't flagged" if ages.held(candidate) else ""
+        return Verdict(candidate.name, keep=True, why=f"younger than {limit}{beside}")
     since = "" if candidate.counts_from == candidate.taken_at else " since it arrived"
     return Verdict(candidate.name, keep=False, why=f"older than {limit}: age {_days(age)}{since}")
 

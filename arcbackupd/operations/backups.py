@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
+from arcbackupd.dumps.anomalies import HEALTHY, Judgement
 from arcbackupd.dumps.catalogue import Backup, Catalogue
 from arcbackupd.dumps.compatibility import Badge, Compatibility, compare
 from arcbackupd.dumps.manifest import Reason
@@ -20,13 +22,14 @@ from arcbackupd.dumps.writer import DirectoryLock, sweep_partials
 from arcbackupd.errors import ArcbackupdError
 from arcbackupd.log import failure, get_logger, redact
 from arcbackupd.messages import MessageId
+from arcbackupd.operations.anomalies import Anomalies, flagged
 from arcbackupd.operations.backend import Backend, CodeMigrations
 from arcbackupd.operations.backups_dir import disk_error
 from arcbackupd.operations.before import BootDump
 from arcbackupd.operations.cancellation import BACKEND_STOPPED, SUPERSEDED, Cancellation
 from arcbackupd.operations.database import Database
 from arcbackupd.operations.events import Notice, Steps
-from arcbackupd.operations.prune import PruneOutcome, RetentionPlan, plan_outlook, plan_prune, prune
+from arcbackupd.operations.prune import PruneOutcome, RetentionPlan, logged, plan_outlook, plan_prune, prune
 from arcbackupd.operations.queue import Operation, OperationQueue, Priority
 from arcbackupd.operations.take import TakeContext, TakeOutcome, take
 from arcbackupd.operations.verify import Verified, verify_file
@@ -52,6 +55,8 @@ class Listed:
     compatibility: Compatibility
     stored: tuple[str, ...] = (LOCAL,)
     """Where it is: here, and the destinations that have it."""
+    judgement: Judgement = HEALTHY
+    """What it lost against its history."""
 
     @property
     def here(self) -> bool:
@@ -94,6 +99,8 @@ class Backups:
         """The backend whose migrations decide on compatibility."""
         self.catalogue = catalogue
         """What is known of the files."""
+        self.anomalies = Anomalies(settings.state_dir / "anomalies.json", settings.anomalies)
+        """What is right about backups that lost much."""
         self.elsewhere: Callable[[], Elsewhere] | None = None
         """What is known of copies off this host, if any are made."""
         self.last_dump_failure: str | None = None
@@ -125,6 +132,7 @@ class Backups:
         names = {backup.name for backup in here}
         elsewhere = self.elsewhere() if self.elsewhere else None
         there = elsewhere.only_there(names) if elsewhere else []
+        judged = self.anomalies.judge([*here, *there])
         backups = sorted([*here, *there], key=lambda backup: (backup.taken_at, backup.kind), reverse=True)
         code = self.backend.migrations() if backups else CodeMigrations(None)
 
@@ -133,7 +141,7 @@ class Backups:
             return local + (elsewhere.where(backup) if elsewhere else ())
 
         return [
-            Listed(index, backup, _compatibility(backup, code), stored(backup))
+            Listed(index, backup, _compatibility(backup, code), stored(backup), judged.get(backup.name, HEALTHY))
             for index, backup in enumerate(backups, 1)
         ]
 
@@ -155,6 +163,10 @@ class Backups:
         """All backups, newest first, without their badges."""
         return self.catalogue.read(self.directory())
 
+    def judged(self) -> Mapping[str, Judgement]:
+        """What each backup lost against its history, by name; those that are only off this host are history too."""
+        return self._judge(self.read())
+
     def newest_good(self) -> Backup | None:
         """The newest backup that is proved complete, other than the snapshots of restores."""
         return next(self._good(), None)
@@ -165,11 +177,20 @@ class Backups:
 
     def plan_prune(self) -> RetentionPlan:
         """What pruning now would do."""
-        return plan_prune(self.catalogue, self.directory(), self._policy(), self.host, self.clock_doubt())
+        directory, doubt = self.directory(), self.clock_doubt()
+        return plan_prune(self.catalogue, directory, self._policy(), self.host, doubt, self.flags)
+
+    def flags(self, here: Sequence[Backup]) -> set[str]:
+        """Names of those that are flagged for what they lost against their history, off this host too."""
+        return flagged(self._judge(here))
+
+    def _judge(self, here: Sequence[Backup]) -> Mapping[str, Judgement]:
+        there = self.elsewhere().only_there({backup.name for backup in here}) if self.elsewhere else []
+        return self.anomalies.judge([*here, *there])
 
     def outlook(self, every: timedelta) -> dict[str, datetime]:
         """When each backup will go, by name, if a good dump comes ``every`` so often; see `dumps.outlook`."""
-        return plan_outlook(self.catalogue, self.directory(), self._policy(), self.host, every)
+        return plan_outlook(self.catalogue, self.directory(), self._policy(), self.host, every, self.flags)
 
     def verify(self, backup: Backup) -> Steps[Verified]:
         """Read a backup whole and check it against its hashes."""
@@ -209,7 +230,7 @@ class Backups:
         """Queue a pruning."""
 
         def start(cancellation: Cancellation) -> Steps[PruneOutcome]:
-            return _logged_prune(self._prune(cancellation))
+            return logged(self._prune(cancellation))
 
         return self._queue.submit("prune", start, Priority.SCHEDULED, job="prune")
 
@@ -256,7 +277,9 @@ class Backups:
     def _prune(self, cancellation: Cancellation) -> Steps[PruneOutcome]:
         directory = self.directory()
         doubt = self.clock_doubt()
-        return (yield from prune(self.catalogue, directory, self._policy(), self.host, doubt, cancellation))
+        policy = self._policy()
+        steps = prune(self.catalogue, directory, policy, self.host, doubt, cancellation, self.flags)
+        return (yield from steps)
 
     def _logged_take(self, steps: Steps[TakeOutcome]) -> Steps[TakeOutcome]:
         try:
@@ -273,6 +296,8 @@ class Backups:
             _log.info(f"{outcome.name} was taken just before this start and stands for it", backup=outcome.name)
         elif outcome.name:
             _log_taken(outcome)
+            with suppress(ArcbackupdError):  # it is published, whatever becomes of its directory
+                yield from self.anomalies.tell(outcome.name, self.judged().get(outcome.name, HEALTHY))
         return outcome
 
     def _with_notices(self, steps: Steps[TakeOutcome]) -> Steps[TakeOutcome]:
@@ -328,18 +353,3 @@ def _log_taken(outcome: TakeOutcome) -> None:
         sql_bytes=outcome.sql_length,
         duration_s=outcome.duration_s,
     )
-
-
-def _logged_prune(steps: Steps[PruneOutcome]) -> Steps[PruneOutcome]:
-    try:
-        outcome = yield from steps
-    except ArcbackupdError as error:
-        failure(error)
-        raise
-    if frozen := outcome.plan.plan.frozen:
-        _log.warning(f"Nothing was pruned: {frozen}", message_id=MessageId.PRUNE_FROZEN)
-    else:
-        kept = len(outcome.plan.backups) - len(outcome.removed)
-        text = f"Pruned {len(outcome.removed)} backups, kept {kept}"
-        _log.info(text, message_id=MessageId.PRUNE_DONE, bytes=outcome.freed, backups=", ".join(outcome.removed))
-    return outcome

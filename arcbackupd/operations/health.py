@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from arcbackupd.operations.anomalies import summary, what_to_do
+
 
 class Severity(StrEnum):
     """How bad a problem is; also the state as a whole."""
@@ -34,6 +36,15 @@ class Thresholds:
 
 
 @dataclass(frozen=True)
+class Flagged:
+    """The newest good backup, if it lost much against its history, and the newest one that didn't."""
+
+    name: str
+    anomalies: tuple[str, ...]
+    healthy: str | None
+
+
+@dataclass(frozen=True)
 class Facts:
     """What the judgement rests on. ``trouble`` are problems that were found while the facts were gathered."""
 
@@ -48,11 +59,12 @@ class Facts:
     trouble: tuple[Problem, ...] = ()
     looked: bool = True
     """Whether the backups could be looked at; otherwise nothing is known of the last good one."""
+    flagged: Flagged | None = None
 
 
 def assess(facts: Facts, thresholds: Thresholds) -> tuple[Severity, list[Problem]]:
     """The state, that of the worst problem, and the problems, worst first."""
-    problems = [*facts.trouble, *_age(facts, thresholds), *_jobs(facts), *_retention(facts)]
+    problems = [*facts.trouble, *_age(facts, thresholds), *_jobs(facts), *_retention(facts), *_anomalies(facts)]
     order = [Severity.CRITICAL, Severity.WARNING]
     problems.sort(key=lambda problem: order.index(problem.severity))
     return (problems[0].severity if problems else Severity.OK), problems
@@ -108,3 +120,13 @@ def _retention(facts: Facts) -> list[Problem]:
         hint = "Nothing is lost: pruning goes on with the next good dump."
         return [Problem("retention-frozen", facts.frozen, hint, Severity.WARNING)]
     return []
+
+
+def _anomalies(facts: Facts) -> list[Problem]:
+    if facts.flagged is None:
+        return []
+    name, anomalies, healthy = facts.flagged.name, facts.flagged.anomalies, facts.flagged.healthy
+    message = (
+        f"The newest backup, {name}, is flagged: {summary(anomalies)}. Older ones are kept until that is settled."
+    )
+    return [Problem("dump-anomaly", message, what_to_do(name, healthy), Severity.WARNING)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,9 +11,21 @@ from arcbackupd.dumps.catalogue import Backup, Catalogue
 from arcbackupd.dumps.outlook import outlook
 from arcbackupd.dumps.retention import Candidate, Plan, Policy, plan_retention
 from arcbackupd.dumps.writer import make_durable
+from arcbackupd.errors import ArcbackupdError
+from arcbackupd.log import failure, get_logger
+from arcbackupd.messages import MessageId
 from arcbackupd.operations.backups_dir import check_shared_path, disk_error, locked
 from arcbackupd.operations.cancellation import Cancellation
 from arcbackupd.operations.events import Notice, Step, Steps
+
+_log = get_logger()
+Flags = Callable[[Sequence[Backup]], Container[str]]
+"""Tells which of some backups are flagged, by their names."""
+
+
+def no_flags(_: Sequence[Backup]) -> Container[str]:
+    """None of them."""
+    return ()
 
 
 @dataclass(frozen=True)
@@ -45,19 +57,27 @@ class PruneOutcome:
 
 
 def plan_prune(
-    catalogue: Catalogue, directory: Path, policy: Policy, host: str, clock_doubt: str | None
+    catalogue: Catalogue,
+    directory: Path,
+    policy: Policy,
+    host: str,
+    clock_doubt: str | None,
+    flags: Flags = no_flags,
 ) -> RetentionPlan:
     """What pruning now would do; touches nothing."""
     backups = catalogue.read(directory)
-    candidates = [_candidate(backup, host) for backup in backups]
+    flagged = flags(backups)
+    candidates = [_candidate(backup, host, flagged=backup.name in flagged) for backup in backups]
     return RetentionPlan(plan_retention(candidates, policy, datetime.now(UTC), clock_doubt), tuple(backups))
 
 
 def plan_outlook(
-    catalogue: Catalogue, directory: Path, policy: Policy, host: str, every: timedelta
+    catalogue: Catalogue, directory: Path, policy: Policy, host: str, every: timedelta, flags: Flags = no_flags
 ) -> dict[str, datetime]:
     """When each backup will go, by name, if a good dump comes ``every`` so often; touches nothing."""
-    candidates = [_candidate(backup, host) for backup in catalogue.read(directory)]
+    backups = catalogue.read(directory)
+    flagged = flags(backups)
+    candidates = [_candidate(backup, host, flagged=backup.name in flagged) for backup in backups]
     return outlook(candidates, policy, datetime.now(UTC), every=every)
 
 
@@ -68,6 +88,7 @@ def prune(
     host: str,
     clock_doubt: str | None,
     cancellation: Cancellation,
+    flags: Flags = no_flags,
 ) -> Steps[PruneOutcome]:
     """Remove what retention doesn't keep. Raise OperationFailed when a file can't be removed; the others stay."""
     check_shared_path(directory)
@@ -75,16 +96,36 @@ def prune(
         nothing = RetentionPlan(plan_retention([], policy, datetime.now(UTC), clock_doubt), ())
         return PruneOutcome(nothing, (), 0)
     with (yield from locked(directory, cancellation)):
-        planned = plan_prune(catalogue, directory, policy, host, clock_doubt)
+        planned = plan_prune(catalogue, directory, policy, host, clock_doubt, flags)
         if planned.plan.frozen:
             yield Notice(f"Nothing is pruned: {planned.plan.frozen}")
+        elif planned.plan.held:
+            yield Notice(planned.plan.held)
         yield Step("remove", f"Removing {len(planned.pruned)} of {len(planned.backups)} backups")
         removed = [backup for backup in planned.pruned if _remove(directory, backup)]
         make_durable(directory)
     return PruneOutcome(planned, tuple(backup.name for backup in removed), _freed(removed))
 
 
-def _candidate(backup: Backup, host: str) -> Candidate:
+def logged(steps: Steps[PruneOutcome]) -> Steps[PruneOutcome]:
+    """Let the journal tell how it ends."""
+    try:
+        outcome = yield from steps
+    except ArcbackupdError as error:
+        failure(error)
+        raise
+    plan = outcome.plan.plan
+    if plan.frozen:
+        _log.warning(f"Nothing was pruned: {plan.frozen}", message_id=MessageId.PRUNE_FROZEN)
+        return outcome
+    if plan.held:
+        _log.warning(plan.held)
+    text = f"Pruned {len(outcome.removed)} backups, kept {len(outcome.plan.backups) - len(outcome.removed)}"
+    _log.info(text, message_id=MessageId.PRUNE_DONE, bytes=outcome.freed, backups=", ".join(outcome.removed))
+    return outcome
+
+
+def _candidate(backup: Backup, host: str, *, flagged: bool) -> Candidate:
     ours = backup.manifest is not None and backup.manifest.host == host
     return Candidate(
         name=backup.name,
@@ -92,6 +133,7 @@ def _candidate(backup: Backup, host: str) -> Candidate:
         counts_from=backup.taken_at if ours else max(backup.taken_at, backup.arrived_at),
         good={"good": True, "broken": False, "unscanned": None}[backup.state],
         content=backup.content,
+        flagged=flagged,
     )
 
 

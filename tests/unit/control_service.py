@@ -23,6 +23,7 @@ from typing import Any
 from arcbackupd.control import INTERFACE
 from arcbackupd.control.access import AccessPolicy
 from arcbackupd.control.interface import (
+    AcceptParameters,
     AttachParameters,
     BackupParameters,
     Call,
@@ -60,6 +61,7 @@ def backup_row(index: int = 1, **changes: Any) -> dict[str, Any]:
         "manifest": True,
         "before_migrations": None,
         "stored": ["local"],
+        "anomalies": [],
     }
     return row | changes
 
@@ -116,7 +118,7 @@ def status_reply(**changes: Any) -> dict[str, Any]:
         "operation": None,
         "version": "0.1.0",
         "database": {"name": "arcsecond_docker", "server_version": "16.10", "size": 10**9, "reachable": True},
-        "retention": {"frozen": None},
+        "retention": {"frozen": None, "held": None},
         "restore": None,
         "replaced": [],
         "destinations": [],
@@ -291,6 +293,7 @@ class SmallService:
         return {
             "verdicts": [self._verdict(name) for name in names],
             "frozen": None,
+            "held": None,
             "freed": len(self.removable),
             "removed": self.removable if removed else [],
         }
@@ -303,6 +306,10 @@ class SmallService:
             "why": "among the newest 3" if keep else "older than 14 days",
             "size": 1,
         }
+
+    async def accept(self, call: Call[AcceptParameters]) -> Reply:
+        self._came(call)
+        return {"name": call.parameters.name, "accepted": self.inspected["anomalies"]}
 
     async def jobs(self, call: Call[NoParameters]) -> Reply:
         self._came(call)

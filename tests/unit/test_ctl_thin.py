@@ -19,6 +19,7 @@ OURS = {
     "arcbackupd.control",
     "arcbackupd.control.client",
     "arcbackupd.ctl",
+    "arcbackupd.ctl.anomalies",
     "arcbackupd.ctl.following",
     "arcbackupd.ctl.main",
     "arcbackupd.ctl.names",

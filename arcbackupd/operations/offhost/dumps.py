@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -158,15 +158,20 @@ def _difference(backup: Backup, dump: StoredDump, memory: DestinationMemory) -> 
 
 
 def plan_pruning(
-    memory: DestinationMemory, prefix: str, policy: Policy, host: str, clock_doubt: str | None
+    memory: DestinationMemory,
+    prefix: str,
+    policy: Policy,
+    host: str,
+    clock_doubt: str | None,
+    flagged: Container[str] = (),
 ) -> Plan:
     """What retention says of the dumps there that this host put there, by their keys.
 
     Age counts by two clocks, that of the names and the destination's own, and by the one that makes it younger: a
-    wrong clock on either side removes nothing.
+    wrong clock on either side removes nothing. ``flagged``: names of backups that lost much against their history.
     """
     ours = [dump for dump in stored_dumps(memory, prefix) if _is_ours(dump, memory, host)]
-    candidates = [_candidate(dump) for dump in ours]
+    candidates = [_candidate(dump, flagged=str(dump.name) in flagged) for dump in ours]
     return plan_retention(candidates, policy, datetime.now(UTC), clock_doubt)
 
 
@@ -176,7 +181,7 @@ def _is_ours(dump: StoredDump, memory: DestinationMemory, host: str) -> bool:
     return dump.manifest is not None and dump.manifest.host == host
 
 
-def _candidate(dump: StoredDump) -> Candidate:
+def _candidate(dump: StoredDump, *, flagged: bool) -> Candidate:
     taken_at, came_at = dump.name.taken_at, dump.file.modified_at
     return Candidate(
         name=dump.key,
@@ -184,6 +189,7 @@ def _candidate(dump: StoredDump) -> Candidate:
         counts_from=max(taken_at, came_at),
         good=True,
         content=dump.manifest.content_sha256 if dump.manifest else None,
+        flagged=flagged,
     )
 
 

@@ -172,8 +172,9 @@ class Uploads:
 
     def _pruning(self, place: Place) -> Plan:
         policy = Policy(**place.table.retention.model_dump())
-        prefix = self.settings.upload.dumps.prefix
-        return plan_pruning(place.memory, prefix, policy, self.backups.host, self.backups.clock_doubt())
+        prefix, backups = self.settings.upload.dumps.prefix, self.backups
+        flagged = backups.flags(backups.read())
+        return plan_pruning(place.memory, prefix, policy, backups.host, backups.clock_doubt(), flagged)
 
 
 def _unforeseen() -> OperationFailed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,8 +130,15 @@ def blockers(server: Server, database: str, *, in_place: bool) -> Iterator[Refus
         yield Refusal("replication", message, hint)
 
 
-def warnings(situation: Situation, backup: Backup, compatibility: Compatibility) -> Iterator[str]:
-    """What is worth knowing, one sentence each."""
+def warnings(
+    situation: Situation, backup: Backup, compatibility: Compatibility, anomalies: Sequence[str] = ()
+) -> Iterator[str]:
+    """What is worth knowing, one sentence each. ``anomalies``: what the backup lost against its history."""
+    if anomalies:
+        yield (
+            f"{backup.name} is flagged for what it lost against those before it: {'; '.join(anomalies)}."
+            " An older one may be the one you want."
+        )
     if situation.live is None:
         yield f"There is no database {situation.database} now; it is made anew."
     if compatibility.status is Badge.UNKNOWN:

@@ -65,7 +65,7 @@ class Restorer:
             status=str(listed.compatibility.status),
             steps=_planned(work) if listed.backup.good else (),
             refusals=tuple(self._refusals(situation, request, listed)),
-            warnings=tuple(warnings(situation, listed.backup, listed.compatibility)),
+            warnings=tuple(_warnings(situation, listed)),
             migrations=listed.compatibility.only_in_code,
         )
 
@@ -108,7 +108,7 @@ class Restorer:
         situation = self._situation(listed.backup)
         for refusal in self._refusals(situation, request, listed):
             raise refusal.error()
-        for text in warnings(situation, listed.backup, listed.compatibility):
+        for text in _warnings(situation, listed):
             yield Notice(text)
         journal = self._new_journal(identity, situation, listed.backup, request)
         if dropped:
@@ -191,6 +191,7 @@ class Restorer:
         report = self._report(work, ended)
         self.last.write(report)
         if ended.outcome in _SWAPPED:
+            self._backups.anomalies.replaced(report.finished_at)
             _log_ended(report)
         return report
 
@@ -289,6 +290,11 @@ class Restorer:
         raise Refused(
             "nothing-to-roll-back", "No replaced database is kept: there is nothing to bring back.", hint=hint
         )
+
+
+def _warnings(situation: Situation, listed: Listed) -> Iterator[str]:
+    anomalies = listed.judgement.anomalies if listed.judgement.flagged else ()
+    return warnings(situation, listed.backup, listed.compatibility, anomalies)
 
 
 def _instead_of(dropped: Journal, journal: Journal) -> Journal:

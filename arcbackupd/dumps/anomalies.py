@@ -1,0 +1,233 @@
+"""Which backups lost much against their history: a pure function of values.
+
+A backup is measured against the healthy ones before it, of the same host and database. What lost most of its rows,
+a table that is gone, or SQL that shrank is an *anomaly*, and the backup *flagged*. It is no history for those after
+it, which are flagged too until what it lost is back, or until a `Baseline` says that history begins anew.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+from arcbackupd.dumps.history import Course, Facts, History, Limits
+
+_BACK = 0.9
+"""Share of what was lost that must be there again: new rows, half as many, don't bring the lost ones back."""
+_MIN_SQL = 1_000_000
+"""Bytes of SQL below which its length is mostly that of the schema."""
+_TOLD = 10
+_SQL = ""
+"""Stands for the length of the SQL among the names of tables."""
+_ALWAYS = datetime.min.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A moment from which on history begins anew.
+
+    Either the first backup from then on was ``accepted`` by somebody, and with it the flagged ones just before; or
+    something else was put in the place of the database.
+    """
+
+    at: datetime
+    accepted: bool
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """``anomalies`` and what is ``explained``, by migrations that lie between, as sentences without a stop."""
+
+    anomalies: tuple[str, ...] = ()
+    explained: tuple[str, ...] = ()
+    accepted: bool = False
+    suspects: frozenset[str] = field(default=frozenset(), repr=False)
+    """The tables in question."""
+
+    @property
+    def flagged(self) -> bool:
+        """Whether it has anomalies that nobody has accepted."""
+        return bool(self.anomalies) and not self.accepted
+
+
+HEALTHY = Judgement()
+"""Of a backup that lost nothing, and of one of which nothing is known."""
+
+
+def judge(backups: Iterable[Facts], limits: Limits, baselines: Iterable[Baseline] = ()) -> dict[str, Judgement]:
+    """Given all complete backups that there are, in any order, return what is to be said of each, by name."""
+    begins = sorted(baselines, key=lambda baseline: baseline.at)
+    series: dict[str, _Series] = defaultdict(lambda: _Series(limits, begins))
+    for facts in sorted(backups, key=lambda facts: (facts.taken_at, facts.snapshot, facts.name)):
+        series[facts.origin].add(facts)
+    return {name: judgement for one in series.values() for name, judgement in one.judged.items()}
+
+
+class _Series:
+    """The backups of one origin, one after another, oldest first."""
+
+    def __init__(self, limits: Limits, baselines: Iterable[Baseline]) -> None:
+        self._limits = limits
+        self._baselines = deque(baselines)
+        self._healthy: list[Facts] = []
+        self._every: list[Facts] = []
+        self._flagged: list[Facts] = []
+        """Since the newest healthy one."""
+        self._sql_since = _ALWAYS
+        self._history: History | None = None
+        self.judged: dict[str, Judgement] = {}
+
+    def add(self, facts: Facts) -> None:
+        """Judge the next one."""
+        accepted = self._pass_baselines(facts)
+        judgement = self._judge(facts)
+        if accepted:
+            judgement = replace(judgement, accepted=bool(judgement.anomalies))
+            self._begin_anew()
+        self.judged[facts.name] = judgement
+        if judgement.flagged:
+            self._flagged.append(facts)
+        else:
+            self._learn(facts, sql_too=not judgement.explained)
+
+    def _judge(self, facts: Facts) -> Judgement:
+        if self._history is None:
+            return HEALTHY
+        suspects = self.judged[self._flagged[-1].name].suspects if self._flagged else frozenset()
+        return _Comparison(facts, self._history, suspects, self._limits).judgement()
+
+    def _pass_baselines(self, facts: Facts) -> bool:
+        """Heed those that lie before a backup; whether it is one that was accepted."""
+        accepted = False
+        while self._baselines and _lies_before(self._baselines[0], facts):
+            accepted = self._baselines.popleft().accepted
+            if accepted:
+                for flagged in self._flagged:
+                    self.judged[flagged.name] = replace(self.judged[flagged.name], accepted=True)
+            else:
+                self._begin_anew()
+        return accepted
+
+    def _begin_anew(self) -> None:
+        self._healthy.clear()
+        self._every.clear()
+        self._flagged.clear()
+        self._sql_since = _ALWAYS
+        self._history = None
+
+    def _learn(self, facts: Facts, *, sql_too: bool) -> None:
+        """Make a healthy one the newest of the history; whether it shrank by a migration, ``sql_too`` tells."""
+        self._every += [*self._flagged, facts]
+        self._flagged.clear()
+        self._healthy.append(facts)
+        if not sql_too:
+            self._sql_since = facts.taken_at
+        for course in (self._healthy, self._every):
+            while facts.taken_at - course[0].taken_at > self._limits.history:
+                del course[0]
+        self._history = History(tuple(self._healthy), tuple(self._every), self._sql_since, self._limits)
+
+
+def _lies_before(baseline: Baseline, facts: Facts) -> bool:
+    """A backup's name has no fractions of a second; a snapshot is of what was there before."""
+    at = baseline.at.replace(microsecond=0)
+    return at < facts.taken_at or (at == facts.taken_at and (baseline.accepted or not facts.snapshot))
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """A backup beside its history. ``suspects`` are the tables that the flagged one just before it had lost."""
+
+    facts: Facts
+    history: History
+    suspects: frozenset[str]
+    limits: Limits
+
+    def judgement(self) -> Judgement:
+        lost = {table: text for table, text in self._lost() if not self.history.comes_and_goes(table)}
+        gone = [table for table in lost if table not in self.facts.rows]
+        reasons = {table: reason for table in gone if (reason := self._reason(table))}
+        explained = [f"{lost.pop(table)}: {reason}" for table, reason in reasons.items()]
+        if shrunk := self._shrunk():
+            if self._new_migrations and not lost and _SQL not in self.suspects:
+                explained.append(f"{shrunk}: migrations came since")
+            else:
+                lost[_SQL] = shrunk
+        return Judgement(_told([*lost.values()]), _told(explained), suspects=frozenset(lost))
+
+    @property
+    def _new_migrations(self) -> frozenset[str]:
+        return self.facts.migrations - self.history.newest.migrations
+
+    def _lost(self) -> Iterator[tuple[str, str]]:
+        """The tables with a sentence each, the largest loss first. What is as it was in the newest is fine."""
+        before, now = self.history.newest.rows, self.facts.rows
+        fallen = {table: rows - now.get(table, 0) for table, rows in before.items() - now.items()}
+        for table in sorted(fallen, key=lambda table: (-fallen[table], table)):
+            if fallen[table] <= 0 or self.limits.ignored(table):
+                continue
+            if table not in now:
+                yield table, f"the table {table} is gone, which had {_rows(before[table])}"
+            elif self._has_lost(table, course := self.history.course(table)):
+                yield table, f"{table} has {_rows(now[table])}, after {self._before(course)}"
+
+    def _has_lost(self, table: str, course: Course) -> bool:
+        rows = self.facts.rows[table]
+        if table in self.suspects:
+            return rows < _BACK * self.history.newest.rows[table]
+        return course.high >= self.limits.min_rows and rows < course.high * self.limits.rest
+
+    def _before(self, course: Course) -> str:
+        if course.backups == 1:
+            return f"{course.high:,} in the backup before"
+        rows = f"{course.high:,}" if course.low == course.high else f"{course.low:,} to {course.high:,}"
+        return f"{rows} in the backups of the {_span(self.facts.taken_at - course.since)} before"
+
+    def _reason(self, table: str) -> str | None:
+        """Why a table may well be gone, if migrations that came since are likely to have removed or renamed it."""
+        bare = table.rpartition(".")[2].strip('"')
+        apps = {name.partition(".")[0] for name in self._new_migrations}
+        if app := next((app for app in sorted(apps) if bare.startswith(f"{app}_")), None):
+            return f"migrations of {app} came since"
+        rows, now = self.history.newest.rows, self.facts.rows
+        if apps and any(now[name] >= _BACK * rows[table] for name in now.keys() - rows.keys()):
+            return "migrations came since, and a new table has as many"
+        return None
+
+    def _shrunk(self) -> str | None:
+        """What became of the SQL's length, where that says something: not of rows that nobody watches."""
+        length, largest = self.facts.sql_length, self.history.largest
+        limit = largest.sql_length * self.limits.rest
+        if _SQL in self.suspects:
+            limit = max(limit, self.history.newest.sql_length * _BACK)
+        if length >= limit or largest.sql_length < _MIN_SQL or self._unwatched_fell(largest):
+            return None
+        share = 100 * length // largest.sql_length or "less than 1"
+        return f"its SQL is {share} % of what it was: {length:,} bytes, after {largest.sql_length:,}"
+
+    def _unwatched_fell(self, largest: Facts) -> bool:
+        now, rest = self.facts.rows, self.limits.rest
+        fallen = (
+            table
+            for table, rows in largest.rows.items()
+            if rows >= self.limits.min_rows and now.get(table, 0) < rows * rest
+        )
+        return any(self.history.unwatched(table) for table in fallen)
+
+
+def _told(sentences: Sequence[str]) -> tuple[str, ...]:
+    """So many as somebody reads."""
+    if len(sentences) <= _TOLD:
+        return tuple(sentences)
+    return (*sentences[: _TOLD - 1], f"and {len(sentences) - _TOLD + 1} more tables lost as much")
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count:,} rows"
+
+
+def _span(span: timedelta) -> str:
+    hours = max(round(span / timedelta(hours=1)), 1)
+    return f"{round(hours / 24)} days" if hours >= 48 else "hour" if hours == 1 else f"{hours} hours"
