@@ -8,7 +8,7 @@ it, which are flagged too until what it lost is back, or until a `Baseline` says
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
@@ -58,7 +58,7 @@ HEALTHY = Judgement()
 
 def judge(backups: Iterable[Facts], limits: Limits, baselines: Iterable[Baseline] = ()) -> dict[str, Judgement]:
     """Given all complete backups that there are, in any order, return what is to be said of each, by name."""
-    begins = sorted(baselines, key=lambda baseline: baseline.at)
+    begins = sorted(baselines, key=lambda baseline: (baseline.at, baseline.accepted))
     series: dict[str, _Series] = defaultdict(lambda: _Series(limits, begins))
     for facts in sorted(backups, key=lambda facts: (facts.taken_at, facts.snapshot, facts.name)):
         series[facts.origin].add(facts)
@@ -146,38 +146,44 @@ class _Comparison:
     limits: Limits
 
     def judgement(self) -> Judgement:
-        lost = {table: text for table, text in self._lost() if not self.history.comes_and_goes(table)}
-        gone = [table for table in lost if table not in self.facts.rows]
-        reasons = {table: reason for table in gone if (reason := self._reason(table))}
-        explained = [f"{lost.pop(table)}: {reason}" for table, reason in reasons.items()]
+        lost = [table for table in self._lost() if not self.history.comes_and_goes(table)]
+        reasons = {table: reason for table in lost if (reason := self._reason(table))}
+        suspects = [table for table in lost if table not in reasons]
+        told = _told(suspects, self._text)
+        explained = _told(list(reasons), lambda table: f"{self._text(table)}: {reasons[table]}")
         if shrunk := self._shrunk():
-            if self._new_migrations and not lost and _SQL not in self.suspects:
+            if self._new_migrations and not suspects and _SQL not in self.suspects:
                 explained.append(f"{shrunk}: migrations came since")
             else:
-                lost[_SQL] = shrunk
-        return Judgement(_told([*lost.values()]), _told(explained), suspects=frozenset(lost))
+                told.append(shrunk)
+                suspects.append(_SQL)
+        return Judgement(tuple(told), tuple(explained), suspects=frozenset(suspects))
 
     @property
     def _new_migrations(self) -> frozenset[str]:
         return self.facts.migrations - self.history.newest.migrations
 
-    def _lost(self) -> Iterator[tuple[str, str]]:
-        """The tables with a sentence each, the largest loss first. What is as it was in the newest is fine."""
+    def _lost(self) -> Iterator[str]:
+        """The tables that are gone or lost too much, the largest loss first; what didn't fall lately is fine."""
         before, now = self.history.newest.rows, self.facts.rows
         fallen = {table: rows - now.get(table, 0) for table, rows in before.items() - now.items()}
         for table in sorted(fallen, key=lambda table: (-fallen[table], table)):
             if fallen[table] <= 0 or self.limits.ignored(table):
                 continue
-            if table not in now:
-                yield table, f"the table {table} is gone, which had {_rows(before[table])}"
-            elif self._has_lost(table, course := self.history.course(table)):
-                yield table, f"{table} has {_rows(now[table])}, after {self._before(course)}"
+            if table not in now or self._has_lost(table):
+                yield table
 
-    def _has_lost(self, table: str, course: Course) -> bool:
+    def _has_lost(self, table: str) -> bool:
         rows = self.facts.rows[table]
         if table in self.suspects:
             return rows < _BACK * self.history.newest.rows[table]
+        course = self.history.course(table)
         return course.high >= self.limits.min_rows and rows < course.high * self.limits.rest
+
+    def _text(self, table: str) -> str:
+        if table not in self.facts.rows:
+            return f"the table {table} is gone, which had {_rows(self.history.newest.rows[table])}"
+        return f"{table} has {_rows(self.facts.rows[table])}, after {self._before(self.history.course(table))}"
 
     def _before(self, course: Course) -> str:
         if course.backups == 1:
@@ -187,6 +193,8 @@ class _Comparison:
 
     def _reason(self, table: str) -> str | None:
         """Why a table may well be gone, if migrations that came since are likely to have removed or renamed it."""
+        if table in self.facts.rows:
+            return None
         bare = table.rpartition(".")[2].strip('"')
         apps = {name.partition(".")[0] for name in self._new_migrations}
         if app := next((app for app in sorted(apps) if bare.startswith(f"{app}_")), None):
@@ -217,11 +225,11 @@ class _Comparison:
         return any(self.history.unwatched(table) for table in fallen)
 
 
-def _told(sentences: Sequence[str]) -> tuple[str, ...]:
-    """So many as somebody reads."""
-    if len(sentences) <= _TOLD:
-        return tuple(sentences)
-    return (*sentences[: _TOLD - 1], f"and {len(sentences) - _TOLD + 1} more tables lost as much")
+def _told(tables: Sequence[str], text: Callable[[str], str]) -> list[str]:
+    """A sentence for each of so many as somebody reads."""
+    if len(tables) <= _TOLD:
+        return [text(table) for table in tables]
+    return [*map(text, tables[: _TOLD - 1]), f"and {len(tables) - _TOLD + 1} more tables lost as much"]
 
 
 def _rows(count: int) -> str:

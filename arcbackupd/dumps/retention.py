@@ -94,9 +94,9 @@ def plan_retention(
     for newest, why in ((good[:1], "newest good backup"), (healthy[:1], "newest that isn't flagged")):
         reasons.update({c.name: why for c in newest if c.name not in reasons})
     ages = _Ages(good[0].taken_at if good else now, healthy[0] if healthy else None)
-    verdicts = (_judge(c, reasons.get(c.name), policy, ages, now) for c in ordered)
-    if frozen is not None:
-        verdicts = (v if v.keep else Verdict(v.name, keep=True, why="retention is frozen") for v in verdicts)
+    verdicts = [_judge(c, reasons.get(c.name), policy, ages, now) for c in ordered]
+    stopped = {c.name for c in ordered if frozen is not None or (c.healthy and _is_old(healthy, policy, now))}
+    verdicts = [_kept(verdict) if verdict.name in stopped else verdict for verdict in verdicts]
     return Plan(tuple(verdicts), frozen, _why_held(good, healthy))
 
 
@@ -118,6 +118,15 @@ class _Ages:
         return self.healthy.taken_at if self.healthy and candidate.healthy else self.newest
 
 
+def _is_old(newest_first: Sequence[Candidate], policy: Policy, now: datetime) -> bool:
+    """Whether no backup of a sort was taken in the window, so that none of the sort may go."""
+    return bool(newest_first) and now - newest_first[0].taken_at > timedelta(days=policy.keep_days)
+
+
+def _kept(verdict: Verdict) -> Verdict:
+    return verdict if verdict.keep else Verdict(verdict.name, keep=True, why="retention is frozen")
+
+
 def _why_held(good: Sequence[Candidate], healthy: Sequence[Candidate]) -> str | None:
     if not healthy or good[0] is healthy[0]:
         return None
@@ -137,11 +146,10 @@ def _why_frozen(
         return None
     if not good:
         return _why_none_is_good(every)
-    age = now - good[0].taken_at
-    if age <= timedelta(days=policy.keep_days):
+    if not _is_old(good, policy, now):
         return None
     return (
-        f"The newest good backup is {_days(age)} old, and no other succeeded in the last"
+        f"The newest good backup is {_days(now - good[0].taken_at)} old, and no other succeeded in the last"
         f" {_count(policy.keep_days, 'day')}: nothing is pruned until one does. `arcbackupctl status` says what is"
         " wrong, `arcbackupctl backup` takes one now."
     )

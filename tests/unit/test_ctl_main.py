@@ -59,7 +59,7 @@ COMMANDS = [
 ]
 CONTRACT_ROW = [
     "name", "index", "kind", "taken_at", "size", "status", "problem", "reason", "migrations", "total_rows",
-    "only_in_backup", "only_in_code", "leftover", "manifest", "before_migrations", "stored",
+    "only_in_backup", "only_in_code", "leftover", "manifest", "before_migrations", "stored", "anomalies",
 ]  # fmt: skip
 
 
