@@ -28,13 +28,16 @@ def accept(session: Session, reference: str, yes: bool) -> None:
     """
     backup = session.ask("Inspect", {"reference": reference})["backup"]
     name = backup["name"]
-    if not backup["anomalies"]:
+    if not backup.get("anomalies"):
         hint = "See which ones are: arcbackupctl list"
         raise Refused("not-flagged", f"{name} is not flagged: there is nothing to accept.", hint=hint)
-    if (yes or not session.interactive) and reference != name:
-        hint = f"arcbackupctl accept {name} --yes"
+    hint = f"If you mean it: arcbackupctl accept {name} --yes"
+    if yes and reference != name:
         raise UsageError("usage", f"Nothing was done: {reference} may be another one by now.", hint=hint)
     if not yes:
+        if not session.interactive:
+            message = "Nothing was done: there is no terminal to confirm it on."
+            raise Refused("confirmation-needed", message, hint=hint)
         session.show(backup, partial(_asked, backup))
         session.confirm("Is that as it should be?")
     reply = session.ask("Accept", {"name": name})

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arcbackupd.operations.health import Facts, Problem, Severity, Thresholds, assess
+from arcbackupd.operations.health import Facts, Flagged, Problem, Severity, Thresholds, assess
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -86,6 +86,16 @@ def test_trouble_found_on_the_way_counts() -> None:
     assert assess(replace(FINE, trouble=(trouble,)), LIMITS) == (Severity.CRITICAL, [trouble])
 
 
+def test_a_newest_dump_that_lost_much_is_a_warning_with_the_ways_out() -> None:
+    lossy = Flagged("new.sql.gz", ("public.t has 1 row, after 9,000 in the backup before", "more"), "old.sql.gz")
+    found, [problem] = assess(replace(FINE, flagged=lossy), LIMITS)
+    assert (found, problem.code) == ("warning", "dump-anomaly")
+    assert "new.sql.gz, is flagged: public.t has 1 row, after 9,000" in problem.message
+    assert "(and 1 more)" in problem.message
+    for command in ("inspect new.sql.gz", "restore old.sql.gz", "accept new.sql.gz"):
+        assert f"`arcbackupctl {command}`" in problem.hint
+
+
 FACTS = st.builds(
     Facts,
     now=st.just(NOW),
@@ -94,6 +104,7 @@ FACTS = st.builds(
     last_dump_error=st.none() | st.just("It failed."),
     frozen=st.none() | st.just("frozen"),
     clock_doubt=st.none() | st.just("doubt"),
+    flagged=st.none() | st.just(Flagged("new", ("it lost much",), None)),
     failed_jobs=st.dictionaries(st.sampled_from("ab"), st.just("why")),
     paused_jobs=st.lists(st.sampled_from("cd"), unique=True).map(tuple),
     trouble=st.lists(st.builds(Problem, st.just("x"), st.just("X."), st.just("Do."), st.sampled_from(ORDER))).map(
