@@ -96,7 +96,9 @@ class Site:
         catalogue = Catalogue(settings.state_dir / "catalogue.json")
         engine = open_engine(settings.engine)
         backups = Backups(settings, engine, OperationQueue(), self.host, lambda: self.clock_doubt, catalogue)
-        return OffHost(settings, backups, Lasting())
+        off_host = OffHost(settings, backups, Lasting())
+        backups.elsewhere = off_host.copies
+        return off_host
 
     def upload(self) -> UploadOutcome:
         async def main() -> UploadOutcome:
@@ -346,11 +348,11 @@ def taken(days_ago: int) -> str:
     return f"backup-{datetime.now(UTC) - timedelta(days=days_ago):%Y%m%d-%H%M%S}.sql.gz"
 
 
-def aged(site: Site, days: list[int], **changed: Any) -> list[str]:
-    """Upload dumps of so many days ago, as if each had been uploaded then."""
+def aged(site: Site, days: list[int], *, rows: int = 1, **changed: Any) -> list[str]:
+    """Upload dumps of so many days ago, as if each had been uploaded then; each has a row more than the last."""
     names = [taken(day) for day in days]
-    for rows, name in enumerate(names, 1):
-        site.dump(name, rows, **changed)
+    for count, name in enumerate(names, rows):
+        site.dump(name, count, **changed)
     site.upload()
     for day, name in zip(days, names, strict=True):
         moment = (datetime.now(UTC) - timedelta(days=day)).timestamp()
@@ -363,6 +365,20 @@ def test_what_the_retention_there_does_not_keep_goes_and_nothing_else(site: Site
     names = aged(site, [0, 20, 40, 50])
     assert site.upload().removed == (f"dumps/{names[2]}", f"dumps/{names[3]}")
     assert site.stored() == sorted(f"dumps/{name}" for name in names[:2])
+
+
+def test_what_flagged_dumps_lack_stays_there_though_it_is_nowhere_else(site: Site) -> None:
+    site.configure(retention="keep_days = 30, keep_last = 1, keep_monthly = 0")
+    whole = aged(site, [40, 45, 50], rows=1000)
+    for name in whole:
+        (site.backups / name).unlink()
+    lossy = aged(site, [0, 1])
+    assert site.upload().removed == ()
+    assert site.stored() == sorted(f"dumps/{name}" for name in [*whole, *lossy])
+    backups = site.off_host()._uploads.backups
+    newest = backups.list()[0]
+    backups.anomalies.accept(newest.backup, newest.judgement)
+    assert site.upload().removed == tuple(f"dumps/{name}" for name in whole)
 
 
 def test_what_retention_removed_there_does_not_go_up_again(site: Site) -> None:
