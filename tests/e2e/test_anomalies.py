@@ -39,7 +39,9 @@ def test_older_dumps_outlive_their_time_while_newer_ones_lack_what_they_hold(kee
 
         assert len(daemon.log_lines(LOSS)) == 1  # of two dumps: the journal hears of a loss once
         assert [row["anomalies"] for row in daemon.listed()] == [[LOSS], [LOSS], *[[]] * 14]
-        assert "compatible, flagged" in daemon.ctl("list").out
+        listed = daemon.ctl("list").out
+        assert "compatible, flagged" in listed
+        assert f"The newest backup, {lossy[1]}, is flagged: it is whole, but {LOSS}." in listed
         assert LOSS in daemon.ctl("inspect", lossy[0]).out
         [problem] = [told for told in daemon.json("status", status=1)["problems"] if told["code"] != "job-paused"]
         assert problem["code"] == "dump-anomaly"
@@ -53,6 +55,7 @@ def test_older_dumps_outlive_their_time_while_newer_ones_lack_what_they_hold(kee
         assert daemon.json("accept", "latest", "--yes", status=2)["error"]["code"] == "usage"
         assert daemon.json("accept", lossy[1], "--yes")["accepted"] == [LOSS]
         assert [told["code"] for told in daemon.json("status", status=1)["problems"]] == ["job-paused"]
+        assert f"accepted: {LOSS}" in daemon.ctl("inspect", lossy[0]).out
         assert daemon.json("accept", lossy[1], "--yes", status=4)["error"]["code"] == "not-flagged"
         assert daemon.json("prune", "--yes")["removed"] == old[-2::-1]
         assert daemon.names() == [old[-1], *lossy]
