@@ -56,7 +56,6 @@ COMMANDS = [
     ["rollback", "--yes"],
     ["rollback", "--dry-run"],
     ["discard-replaced", "--yes"],
-    ["accept", inspection_row()["name"], "--yes"],
 ]
 CONTRACT_ROW = [
     "name", "index", "kind", "taken_at", "size", "status", "problem", "reason", "migrations", "total_rows",

@@ -471,6 +471,7 @@ def test_the_example_goes_in_the_order_of_the_settings_and_says_what_is_not_in_f
         "dump",
         "boot",
         "retention",
+        "anomalies",
         "restore",
         "destinations.nas",
         "upload.dumps",
