@@ -15,8 +15,8 @@ def outlook(
 ) -> dict[str, datetime]:
     """Given all backups of a directory, return when each goes, by name; those that stay for ``days`` aren't in it.
 
-    Assumes a good dump of new content ``every`` so often from now on, and a pruning each day, the first one now. While
-    the newest good one is flagged, those to come are too.
+    Assumes a good dump of new content ``every`` so often from now on, and a pruning each day, the first one now.
+    While the newest good one is flagged, those to come are too.
     """
     good = (candidate for candidate in candidates if candidate.good and candidate.taken_at <= now)
     newest = max(good, key=lambda candidate: candidate.taken_at, default=None)

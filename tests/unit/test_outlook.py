@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from hypothesis import given
@@ -24,6 +25,12 @@ def test_a_dump_goes_at_the_first_pruning_after_keep_days() -> None:
     young, old = dump(HOUR), dump(10 * DAY)
     goes = outlook([young, old], Policy(keep_days=14, keep_last=1), NOW, every=HOUR)
     assert goes == {old.name: NOW + 5 * DAY, young.name: NOW + 14 * DAY}
+
+
+def test_while_the_newest_is_flagged_healthy_ones_stay_and_flagged_ones_go() -> None:
+    whole, lossy = dump(10 * DAY), replace(dump(HOUR), flagged=True)
+    goes = outlook([whole, lossy], Policy(keep_days=14, keep_last=1), NOW, every=HOUR)
+    assert goes == {lossy.name: NOW + 14 * DAY}
 
 
 def test_one_that_arrived_now_stays_as_long_as_one_taken_now() -> None:
