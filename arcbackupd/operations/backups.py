@@ -163,9 +163,11 @@ class Backups:
         """All backups, newest first, without their badges."""
         return self.catalogue.read(self.directory())
 
-    def judged(self) -> Mapping[str, Judgement]:
+    def judged(self, here: Sequence[Backup] | None = None) -> Mapping[str, Judgement]:
         """What each backup lost against its history, by name; those that are only off this host are history too."""
-        return self._judge(self.read())
+        here = self.read() if here is None else here
+        there = self.elsewhere().only_there({backup.name for backup in here}) if self.elsewhere else []
+        return self.anomalies.judge([*here, *there])
 
     def newest_good(self) -> Backup | None:
         """The newest backup that is proved complete, other than the snapshots of restores."""
@@ -182,11 +184,7 @@ class Backups:
 
     def flags(self, here: Sequence[Backup]) -> set[str]:
         """Names of those that are flagged for what they lost against their history, off this host too."""
-        return flagged(self._judge(here))
-
-    def _judge(self, here: Sequence[Backup]) -> Mapping[str, Judgement]:
-        there = self.elsewhere().only_there({backup.name for backup in here}) if self.elsewhere else []
-        return self.anomalies.judge([*here, *there])
+        return flagged(self.judged(here))
 
     def outlook(self, every: timedelta) -> dict[str, datetime]:
         """When each backup will go, by name, if a good dump comes ``every`` so often; see `dumps.outlook`."""
@@ -275,11 +273,8 @@ class Backups:
         return (yield from take(context, reason, cancellation))
 
     def _prune(self, cancellation: Cancellation) -> Steps[PruneOutcome]:
-        directory = self.directory()
-        doubt = self.clock_doubt()
-        policy = self._policy()
-        steps = prune(self.catalogue, directory, policy, self.host, doubt, cancellation, self.flags)
-        return (yield from steps)
+        directory, policy, doubt = self.directory(), self._policy(), self.clock_doubt()
+        return (yield from prune(self.catalogue, directory, policy, self.host, doubt, cancellation, self.flags))
 
     def _logged_take(self, steps: Steps[TakeOutcome]) -> Steps[TakeOutcome]:
         try:
