@@ -69,3 +69,9 @@ class MessageId(StrEnum):
 
     BOOT_NOT_SEEN = "93dcf1e9c4b4480c9c65d523e2139d11"
     """fields: HINT"""
+
+    ALARM_UNDELIVERED = "88aa81ef11a44fcbaee47f6a43e7ef3e"
+    """fields: ALARM, HINT, ERROR_CODE"""
+
+    METRICS_NOT_WRITTEN = "0191edc84f6f4269a2b1ff5dcb5533b3"
+    """fields: HINT"""

@@ -79,6 +79,12 @@ def _absolute(value: Path) -> Path:
     return value
 
 
+def _textfile(value: Path) -> Path:
+    if value.suffix != ".prom":
+        raise ValueError("must end with .prom: the collector reads no other")
+    return value
+
+
 Duration = Annotated[timedelta, BeforeValidator(_duration), Field(gt=timedelta())]
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 ContainerName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
@@ -274,16 +280,38 @@ class Restore(Section):
 
 
 class Status(Section):
-    """From which age of the newest good dump on `status` isn't ok; left out: two, six periods of the dump job."""
+    """From which age on `status` isn't ok: of the newest good dump, and of the last complete upload to a place.
+
+    Left out: two, six periods of the dump job; the same of the upload job, but no less than one day, three days.
+    """
 
     warn_after: Duration | None = None
     critical_after: Duration | None = None
+    upload_warn_after: Duration | None = None
+    upload_critical_after: Duration | None = None
 
     @model_validator(mode="after")
     def _in_order(self) -> Status:
         if self.warn_after and self.critical_after and self.warn_after > self.critical_after:
             raise ValueError("warn_after must not be longer than critical_after")
+        warn, critical = self.upload_warn_after, self.upload_critical_after
+        if warn and critical and warn > critical:
+            raise ValueError("upload_warn_after must not be longer than upload_critical_after")
         return self
+
+
+class Metrics(Section):
+    """The file that node_exporter's textfile collector reads."""
+
+    textfile: Annotated[AbsolutePath, AfterValidator(_textfile)] | None = None
+
+
+class AlarmTable(Section):
+    """What every ``[alarms.NAME]`` has; all its other keys are its type's own."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
 
 
 def _state_dir() -> Path:
@@ -317,6 +345,8 @@ class Settings(BaseSettings):
     destinations: dict[str, DestinationTable] = {}
     upload: Upload = Upload()
     status: Status = Status()
+    metrics: Metrics = Metrics()
+    alarms: dict[str, AlarmTable] = {}
     jobs: dict[str, dict[str, Any]] = {}
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -19,20 +20,54 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that is not as it should be, and what to do about it."""
+    """Something that is not as it should be, and what to do about it.
+
+    ``subject`` tells problems of one code apart: the name of the job, destination or alarm.
+    """
 
     code: str
     message: str
     hint: str
     severity: Severity
+    subject: str = ""
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """From which age of the newest good dump on it is a warning, and critical."""
+    """From which age on it is a warning, and critical: of the newest good dump, of the last complete upload."""
 
     warn_after: timedelta
     critical_after: timedelta
+    upload_warn_after: timedelta = timedelta(days=1)
+    upload_critical_after: timedelta = timedelta(days=3)
+
+
+@dataclass(frozen=True)
+class UploadFacts:
+    """Of a destination that something goes to; times as `DestinationState` has them.
+
+    ``frozen``: why its retention removes nothing.
+    """
+
+    destination: str
+    since: datetime | None
+    done_at: datetime | None
+    frozen: str | None = None
+
+
+@dataclass(frozen=True)
+class Room:
+    """Bytes of the filesystem with the backups: free ones, all, of the newest good dump, and wanted beside one."""
+
+    free: int
+    total: int
+    dump: int
+    beside: int
+
+    @property
+    def dumps(self) -> int:
+        """How many dumps of that size fit."""
+        return max(self.free - self.beside, 0) // max(self.dump, 1)
 
 
 @dataclass(frozen=True)
@@ -57,6 +92,8 @@ class Facts:
     failed_jobs: dict[str, str] = field(default_factory=dict)
     paused_jobs: tuple[str, ...] = ()
     trouble: tuple[Problem, ...] = ()
+    uploads: tuple[UploadFacts, ...] = ()
+    room: Room | None = None
     looked: bool = True
     """Whether the backups could be looked at; otherwise nothing is known of the last good one."""
     flagged: Flagged | None = None
@@ -64,7 +101,15 @@ class Facts:
 
 def assess(facts: Facts, thresholds: Thresholds) -> tuple[Severity, list[Problem]]:
     """The state, that of the worst problem, and the problems, worst first."""
-    problems = [*facts.trouble, *_age(facts, thresholds), *_jobs(facts), *_retention(facts), *_anomalies(facts)]
+    problems = [
+        *facts.trouble,
+        *_age(facts, thresholds),
+        *_jobs(facts),
+        *_retention(facts),
+        *_uploads(facts, thresholds),
+        *_room(facts.room),
+        *_anomalies(facts),
+    ]
     order = [Severity.CRITICAL, Severity.WARNING]
     problems.sort(key=lambda problem: order.index(problem.severity))
     return (problems[0].severity if problems else Severity.OK), problems
@@ -90,9 +135,12 @@ def _age(facts: Facts, thresholds: Thresholds) -> list[Problem]:
 
 
 def _old(age: timedelta) -> str:
+    return f"The newest good backup is {_span(age)} old."
+
+
+def _span(age: timedelta) -> str:
     hours = age.total_seconds() / 3600
-    how_old = f"{hours:.1f} hours" if hours < 2 * 24 else f"{hours / 24:.0f} days"
-    return f"The newest good backup is {how_old} old."
+    return f"{hours:.1f} hours" if hours < 2 * 24 else f"{hours / 24:.0f} days"
 
 
 def _jobs(facts: Facts) -> list[Problem]:
@@ -102,11 +150,14 @@ def _jobs(facts: Facts) -> list[Problem]:
             f"Job {name} failed to load: {why}",
             "Repair its package, or remove its table.",
             Severity.WARNING,
+            name,
         )
         for name, why in facts.failed_jobs.items()
     ]
     paused = [
-        Problem("job-paused", f"Job {name} is paused.", f"`arcbackupctl jobs resume {name}`.", Severity.WARNING)
+        Problem(
+            "job-paused", f"Job {name} is paused.", f"`arcbackupctl jobs resume {name}`.", Severity.WARNING, name
+        )
         for name in facts.paused_jobs
     ]
     return failed + paused
@@ -130,3 +181,41 @@ def _anomalies(facts: Facts) -> list[Problem]:
         f"The newest backup, {name}, is flagged: {summary(anomalies)}. Older ones are kept until that is settled."
     )
     return [Problem("dump-anomaly", message, what_to_do(name, healthy), Severity.WARNING)]
+
+
+def _uploads(facts: Facts, thresholds: Thresholds) -> Iterator[Problem]:
+    for upload in facts.uploads:
+        name = upload.destination
+        age = facts.now - (upload.done_at or upload.since or facts.started_at)
+        if age >= thresholds.upload_warn_after:
+            last = f"The last complete upload to {name} was {_span(age)} ago."
+            never = f"No upload to {name} has been complete in the {_span(age)} since the first try."
+            critical = age >= thresholds.upload_critical_after
+            hint = f"`arcbackupctl upload {name}` tries now, and tells what keeps it."
+            severity = Severity.CRITICAL if critical else Severity.WARNING
+            yield Problem("upload-old", last if upload.done_at else never, hint, severity, name)
+        if upload.frozen and not facts.clock_doubt:
+            hint = f"Nothing is lost there: pruning goes on when newer dumps have come to {name}."
+            yield Problem(
+                "upload-retention-frozen",
+                f"Retention at {name} holds still. {upload.frozen}",
+                hint,
+                Severity.WARNING,
+                name,
+            )
+
+
+_FEW_DUMPS = 3
+
+
+def _room(room: Room | None) -> Iterator[Problem]:
+    if room is None or room.dumps >= _FEW_DUMPS:
+        return
+    figures = f"{room.free:,} of {room.total:,} bytes are free, a dump needs about {room.dump + room.beside:,}"
+    hint = "Free some space there, or keep fewer backups: [retention]. `arcbackupctl list` tells their sizes."
+    if room.dumps == 0:
+        message = f"The next backup doesn't fit on the disk: {figures}."
+        yield Problem("disk-space", message, hint, Severity.CRITICAL)
+    else:
+        message = f"No more than {room.dumps} further backups fit on the disk: {figures}."
+        yield Problem("disk-space", message, hint, Severity.WARNING)

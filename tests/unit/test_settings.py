@@ -401,7 +401,7 @@ def documented(example: Path) -> Iterator[tuple[str, Any, bool]]:
     for line in example.read_text().splitlines():
         if heading := HEADING.fullmatch(line):
             table = heading[1] + "."
-        elif table.startswith("destinations."):  # an example by itself
+        elif table.startswith(("destinations.", "alarms.")):  # an example by itself
             continue
         elif found := ASSIGNMENT.fullmatch(line):
             yield table + found[1], tomllib.loads(f"x = {found[2]}")["x"], found[3] is None
@@ -416,7 +416,7 @@ def keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from keys(LocalEngine, f"{prefix}local.")
         elif isinstance(value, BaseModel):
             yield from keys(type(value), f"{prefix}{name}.")
-        elif name not in ("jobs", "destinations"):
+        elif name not in ("jobs", "destinations", "alarms"):
             yield prefix + name, value
 
 
@@ -481,6 +481,8 @@ def test_the_example_goes_in_the_order_of_the_settings_and_says_what_is_not_in_f
         "jobs.prune",
         "jobs.discard",
         "status",
+        "metrics",
+        "alarms.night",
     ]
 
 

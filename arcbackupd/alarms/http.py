@@ -1,0 +1,232 @@
+"""One request over HTTP, bounded in everything: time, redirects, what is read of the answer.
+
+urllib, which the standard library has: proxies come from the environment as usual, certificates are verified.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import re
+import socket
+import ssl
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from functools import partial
+from http import HTTPStatus
+from pathlib import Path
+from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, SecretStr, model_validator
+
+from arcbackupd import __version__
+from arcbackupd.alarms import AlarmError, AlarmSettings
+from arcbackupd.log import redact
+from arcbackupd.settings import AbsolutePath, Duration
+
+_ANSWER_LIMIT = 64 << 10
+_BLOCK = 8 << 10
+_PASSING = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
+_PRINTABLE = re.compile(r"[!-~]+")
+
+
+def check_url(value: str) -> str:
+    """A URL that something can be sent to. Raise ValueError, which doesn't tell it: it is a secret."""
+    try:
+        url = urlsplit(value)
+        sound = bool(url.hostname) and (url.port is None or url.port > 0)
+    except ValueError:
+        sound = False
+    if not sound or not _PRINTABLE.fullmatch(value) or url.scheme not in ("http", "https"):
+        raise ValueError('must be a URL such as "https://hc-ping.com/…"')
+    if url.username is not None:
+        raise ValueError("a user and a password don't belong in it: set headers.Authorization")
+    return value
+
+
+def _secret_url(value: SecretStr) -> SecretStr:
+    check_url(value.get_secret_value())
+    return value
+
+
+class HttpSettings(AlarmSettings):
+    """``url``, or ``url_file``, a file that holds it: for most services whoever knows it may send there.
+
+    ``timeout``: for the whole of one try. ``ca_file``: certificates, as PEM, that are trusted besides the system's.
+    """
+
+    url: Annotated[SecretStr, AfterValidator(_secret_url)] | None = None
+    url_file: AbsolutePath | None = None
+    timeout: Annotated[Duration, Field(le=timedelta(minutes=1))] = timedelta(seconds=10)
+    ca_file: AbsolutePath | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.url is None) == (self.url_file is None):
+            raise ValueError("give either url or url_file")
+        return self
+
+    def address(self) -> str:
+        """The URL, read now where it is in a file. Raise AlarmError."""
+        if self.url is not None:
+            return self.url.get_secret_value()
+        return secret_from(self.url_file, "url_file", check_url)
+
+
+def secret_from(path: Path | None, key: str, check: Callable[[str], str] = str) -> str:
+    """A secret from a file, without what is around it. Raise AlarmError, which doesn't tell it."""
+    assert path is not None
+    try:
+        secret = check(path.read_text("utf-8").strip())
+    except (OSError, ValueError) as error:
+        why = (
+            error.strerror
+            if isinstance(error, OSError)
+            else "it is no text"
+            if isinstance(error, UnicodeError)
+            else str(error)
+        )
+        hint = "Put nothing but the secret into it, and let the daemon read it."
+        raise AlarmError("alarm-failed", f"{key} can't be used: {path}: {why}.", hint=hint) from None
+    redact(secret)
+    return secret
+
+
+def post(settings: HttpSettings, url: str, body: bytes, headers: Mapping[str, str]) -> None:
+    """Send it once. Raise AlarmError, which tells the host of the URL and nothing else of it."""
+    host = urlsplit(url).hostname or ""
+    agent = {"User-Agent": f"arcbackupd/{__version__}", **headers}
+    request = urllib.request.Request(url, data=body, headers=agent, method="POST")  # noqa: S310  # see check_url
+    seconds = settings.timeout.total_seconds()
+    with _Limit(seconds) as limit:
+        try:
+            with _opener(settings.ca_file, limit).open(request, timeout=seconds) as answer:
+                _read_through(answer)
+        except urllib.error.HTTPError as error:
+            error.close()
+            raise _refused(host, error.code) from None
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise _unreachable(host, error, limit) from None
+
+
+def _read_through(answer: Any) -> None:
+    """Take the answer, so that the server sees its end; more than a little of it isn't waited for."""
+    read = 0
+    while read < _ANSWER_LIMIT and (block := answer.read(_BLOCK)):
+        read += len(block)
+
+
+class _Limit:
+    """Ends a connection when its time is over: a socket's own limit begins anew with every byte."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.passed = False
+        self._socket: socket.socket | None = None
+        self._timer = threading.Timer(seconds, self._end)
+        self._timer.daemon = True
+
+    def __enter__(self) -> _Limit:
+        self._timer.start()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._timer.cancel()
+
+    def watch(self, connected: socket.socket) -> None:
+        self._socket = connected
+        if self.passed:
+            self._end()
+
+    def _end(self) -> None:
+        self.passed = True
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                # Not of the TLS socket: it would wait for the other side.
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+
+def _opener(ca_file: Path | None, limit: _Limit) -> urllib.request.OpenerDirector:
+    context = ssl.create_default_context()
+    if ca_file is not None:
+        context.load_verify_locations(ca_file)
+    return urllib.request.build_opener(_NoRedirects(), _Http(limit), _Https(limit, context))
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """A redirect is refused: what would be sent again is a secret and a report, and to somebody else."""
+
+    def redirect_request(self, *_request: object) -> None:
+        return None
+
+
+class _Http(urllib.request.HTTPHandler):
+    def __init__(self, limit: _Limit) -> None:
+        super().__init__()
+        self._limit = limit
+
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(partial(_Connection, self._limit), req)
+
+
+class _Https(urllib.request.HTTPSHandler):
+    def __init__(self, limit: _Limit, context: ssl.SSLContext) -> None:
+        super().__init__(context=context)
+        self._limit, self._tls = limit, context
+
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        connect = partial(_TlsConnection, self._limit)
+        return self.do_open(connect, req, context=self._tls)
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, limit: _Limit, host: str, **options: Any) -> None:
+        super().__init__(host, **options)
+        self._limit = limit
+
+    def connect(self) -> None:
+        super().connect()
+        self._limit.watch(self.sock)
+
+
+class _TlsConnection(http.client.HTTPSConnection):
+    def __init__(self, limit: _Limit, host: str, **options: Any) -> None:
+        super().__init__(host, **options)
+        self._limit = limit
+
+    def connect(self) -> None:
+        super().connect()
+        self._limit.watch(self.sock)
+
+
+def _refused(host: str, status: int) -> AlarmError:
+    if status in range(300, 400):
+        hint = "Put the address that it leads to into the configuration."
+        return AlarmError("alarm-refused", f"{host} sends to another address ({status}).", hint=hint)
+    phrase = next((f" {known.phrase}" for known in HTTPStatus if known == status), "")
+    passing = status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _PASSING
+    hint = (
+        "Look whether the service works." if passing else "Look whether the URL is right, and what else it wants."
+    )
+    return AlarmError("alarm-refused", f"{host} answered {status}{phrase}.", hint=hint, passing=passing)
+
+
+def _unreachable(host: str, error: Exception, limit: _Limit) -> AlarmError:
+    cause = error.reason if isinstance(error, urllib.error.URLError) else error
+    if limit.passed or isinstance(cause, TimeoutError):
+        why = f"no answer within {limit.seconds:g} s"
+    elif isinstance(cause, ssl.SSLCertVerificationError):
+        why = f"its certificate isn't trusted: {cause.verify_message}"
+    elif isinstance(cause, OSError) and cause.strerror:
+        why = cause.strerror
+    else:
+        why = type(cause).__name__
+    hint = (
+        "Look whether the network leads there. The service's sandbox lets it out only with a drop-in:"
+        " alarms.conf.example in /etc/systemd/system/arcbackupd.service.d."
+    )
+    return AlarmError("alarm-unreachable", f"{host} can't be reached: {why}.", hint=hint, passing=True)

@@ -1,0 +1,87 @@
+"""Load the configured alarms through their entry points; the built-in types come through the same door."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint
+from typing import Any
+
+from pydantic import SecretStr, ValidationError
+
+from arcbackupd.alarms import Alarm, AlarmSettings
+from arcbackupd.errors import UsageError, describe
+from arcbackupd.log import get_logger, redact
+from arcbackupd.plugins import Failed, Plugins, wrong_settings
+
+GROUP = "arcbackupd.alarms"
+_log = get_logger()
+
+
+@dataclass(frozen=True)
+class LoadedAlarm:
+    """One that can be used, and its type."""
+
+    kind: str
+    alarm: Alarm[Any]
+
+
+@dataclass(frozen=True)
+class FailedAlarm:
+    """One that can't be used. It is shown as such; all else goes on."""
+
+    name: str
+    kind: str
+    problem: str
+    hint: str
+
+
+def load_alarms(
+    tables: Mapping[str, tuple[str, Mapping[str, Any]]], host: str, *, found: Iterable[EntryPoint] | None = None
+) -> dict[str, LoadedAlarm | FailedAlarm]:
+    """Given the type and the own keys of each ``[alarms.NAME]``, return the alarms by name.
+
+    ``host`` is what this host is called, ``found`` are the entry points (default: those installed). Raise
+    UsageError ``configuration`` for an unknown type, and for wrong settings of a built-in one; what a third party's
+    fails at is a FailedAlarm.
+    """
+    plugins = Plugins(GROUP, "alarm", found)
+    return {name: _load(name, kind, own, host, plugins) for name, (kind, own) in tables.items()}
+
+
+def _load(name: str, kind: str, own: Mapping[str, Any], host: str, plugins: Plugins) -> LoadedAlarm | FailedAlarm:
+    path = f"alarms.{name}"
+    if kind not in plugins.names:
+        hint = f"Installed: {', '.join(plugins.names) or 'none'}."
+        raise UsageError("configuration", f"{path}.type: no installed plugin provides {kind}", hint=hint)
+    plugin = plugins.load(kind, Alarm, AlarmSettings)  # type: ignore[type-abstract]  # not to make one
+    if isinstance(plugin, Failed):
+        return FailedAlarm(name, kind, plugin.problem, plugin.hint)
+    try:
+        settings = plugin.Settings.model_validate(own)
+    except ValidationError as error:
+        wrong = wrong_settings(path, error, built_in=plugins.is_built_in(kind))
+        return FailedAlarm(name, kind, wrong.problem, wrong.hint)
+    return _make(name, kind, plugin, settings, host)
+
+
+def _make(
+    name: str, kind: str, plugin: type[Alarm[Any]], settings: AlarmSettings, host: str
+) -> LoadedAlarm | FailedAlarm:
+    try:
+        for secret in _secrets(dict(settings).values()):
+            redact(secret.get_secret_value())
+        if lacking := plugin.problem():
+            return FailedAlarm(name, kind, *lacking)
+        return LoadedAlarm(kind, plugin(name, settings, host))
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin can raise anything
+        _log.error(f"Alarm {name} can't be set up", alarm=name, exc_info=error)
+        return FailedAlarm(name, kind, f"it can't be set up: {describe(error)}", "The journal has the traceback.")
+
+
+def _secrets(values: Iterable[object]) -> Iterator[SecretStr]:
+    for value in values:
+        if isinstance(value, SecretStr):
+            yield value
+        elif isinstance(value, Mapping):
+            yield from _secrets(value.values())
