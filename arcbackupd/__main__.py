@@ -38,15 +38,22 @@ def check_config(path: Path, config: Path | None, as_json: bool) -> None:
     from arcbackupd import daemon
 
     path = config or path
-    jobs, destinations = daemon.check_config(path)
+    jobs, destinations, alarms = daemon.check_config(path)
     if as_json:
-        failed = {"failed_jobs": list(map(asdict, jobs)), "failed_destinations": list(map(asdict, destinations))}
+        kinds: dict[str, list[Any]] = {
+            "failed_jobs": jobs,
+            "failed_destinations": destinations,
+            "failed_alarms": alarms,
+        }
+        failed = {name: list(map(asdict, items)) for name, items in kinds.items()}
         click.echo(json.dumps({"config": str(path), "valid": True, **failed}))
         return
     for job in jobs:
         click.echo(f"Job {job.name} would not load: {job.problem}\n  hint: {job.hint}", err=True)
     for one in destinations:
         click.echo(f"Destination {one.name} can't be used: {one.problem}\n  hint: {one.hint}", err=True)
+    for alarm in alarms:
+        click.echo(f"Alarm {alarm.name} can't be used: {alarm.problem}\n  hint: {alarm.hint}", err=True)
     click.echo(f"{path}: valid")
 
 

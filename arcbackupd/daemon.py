@@ -15,16 +15,23 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from arcbackupd import __version__, notify
+from arcbackupd.alarms import JobBegan, JobEnded
+from arcbackupd.alarms.alarms import Alarms
+from arcbackupd.alarms.alarms import load as load_alarms
+from arcbackupd.alarms.memory import AlarmMemory
+from arcbackupd.alarms.plugins import FailedAlarm
 from arcbackupd.control.access import AccessPolicy
 from arcbackupd.control.listening import Listener, inherited, listen
 from arcbackupd.control.server import ControlServer
-from arcbackupd.control.service import Parts, Service
+from arcbackupd.control.service import Service
 from arcbackupd.destinations.plugins import FailedDestination
 from arcbackupd.dumps.catalogue import Catalogue
 from arcbackupd.errors import ArcbackupdError, UsageError
 from arcbackupd.jobs import JobContext
 from arcbackupd.log import configure_logging, failure, get_logger, log_uncaught
 from arcbackupd.messages import MessageId
+from arcbackupd.monitoring.monitor import Monitor
+from arcbackupd.monitoring.parts import Parts
 from arcbackupd.operations.backups import Backups
 from arcbackupd.operations.before import BootDump
 from arcbackupd.operations.boot import BootWatch
@@ -39,6 +46,7 @@ from arcbackupd.operations.queue import OperationQueue
 from arcbackupd.operations.restores import RESTORING, Restores
 from arcbackupd.operations.state_dir import only_one
 from arcbackupd.scheduling import (
+    BUILT_IN,
     ClockWatch,
     FailedJob,
     JobHistory,
@@ -57,6 +65,7 @@ _LAST_WORDS = timedelta(seconds=2)
 """How long jobs may take to note how they ended."""
 _ENDS = "the daemon stops"
 _UPLOADS_END_SECONDS = 5.0
+_ALARMS_END_SECONDS = 3.0
 _STATUS_SECONDS = 30.0
 _TAKE_UP_SECONDS = 60.0
 """Between two tries to finish or undo an interrupted restore."""
@@ -65,13 +74,18 @@ _SCAN_NICENESS = 19
 _log = get_logger()
 
 
-def check_config(path: Path) -> tuple[list[FailedJob], list[FailedDestination]]:
+def check_config(path: Path) -> tuple[list[FailedJob], list[FailedDestination], list[FailedAlarm]]:
     """Load the configuration as the daemon would. Raise UsageError; return what can't be used all the same."""
     settings = load_settings(path)
     with _naming(path):
         destinations = load_off_host(settings).values()
         jobs = check_jobs(settings.jobs)
-    return jobs, [item for item in destinations if isinstance(item, FailedDestination)]
+        alarms = load_alarms(settings, {*settings.jobs, *BUILT_IN}, socket.gethostname()).values()
+    return (
+        jobs,
+        [item for item in destinations if isinstance(item, FailedDestination)],
+        [item for item in alarms if isinstance(item, FailedAlarm)],
+    )
 
 
 def recovery_sheet(path: Path) -> str:
@@ -107,19 +121,24 @@ class Daemon:
         self._clock = ClockWatch(settings.state_dir)
         self._catalogue = Catalogue(settings.state_dir / "catalogue.json")
         self._history = JobHistory(settings.state_dir)
-        self._runner = JobRunner(self._history)
+        self._runner = JobRunner(self._history, self._hear)
+        self._alarm_memory = AlarmMemory(settings.state_dir)
         self._own_starts = OwnStarts()
         self._asking: asyncio.Task[object] | None = None
         self._queue: OperationQueue
         self._lasting = Lasting()
         self._server: ControlServer
         self._household: Household
+        self._monitor: Monitor
 
     async def run(self) -> None:
         """Start, say so, serve until told to stop, stop."""
-        self._queue = OperationQueue(self._news.set)
+        self._queue = OperationQueue(self._changed)
         self._household = self._make_household(self._settings)
-        service = Service(self._queue, self._clock, lambda: self._household.parts)
+        self._monitor = Monitor(
+            self._clock, lambda: self._household.parts, lambda: self._queue.of_kind("dump") is not None
+        )
+        service = Service(self._queue, lambda: self._household.parts, self._monitor.gather)
         listener = self._listener()
         if listener.notice:
             _log.warning(listener.notice, hint=listener.hint, message_id=MessageId.SOCKET_RESTRICTED)
@@ -145,7 +164,18 @@ class Daemon:
                 await asyncio.wait([boot], timeout=_LAST_WORDS.total_seconds())
             await asyncio.to_thread(self._household.watch.holder.release, "the daemon stops")
             await self._runner.stop(_LAST_WORDS)
+            self._household.parts.alarms.close()
+            await asyncio.to_thread(self._household.parts.alarms.join, _ALARMS_END_SECONDS)
             await self._server.stop()
+
+    def _hear(self, signal: JobBegan | JobEnded) -> None:
+        self._household.parts.alarms.hear(signal)
+
+    def _changed(self) -> None:
+        """An operation began or ended."""
+        self._news.set()
+        if self._queue.current is None:
+            self._monitor.wake()
 
     def _make_household(self, settings: Settings) -> Household:
         engine = open_engine(settings.engine)
@@ -161,6 +191,8 @@ class Daemon:
             return JobContext(backups, restores, off_host, log, settings.state_dir, self._host)
 
         jobs = _load_jobs(self._path, settings, context, self._host)
+        with _naming(self._path):
+            alarms = Alarms(settings, [job.name for job in jobs], self._alarm_memory, socket.gethostname())
         scheduler = Scheduler(jobs, submit=self._runner.submit, history=self._history, clock=self._clock)
 
         holder = Holder(engine, settings.boot, settings.state_dir)
@@ -181,7 +213,7 @@ class Daemon:
             # Its dump would wait for the end of the restore, and it for its dump.
             may_hold=lambda: self._queue.of_kind(*RESTORING) is None,
         )
-        return Household(Parts(settings, backups, restores, off_host, scheduler), watch)
+        return Household(Parts(settings, backups, restores, off_host, scheduler, alarms), watch)
 
     def _listener(self) -> Listener:
         sockets = notify.inherited_sockets()
@@ -225,11 +257,12 @@ class Daemon:
             self._server.set_policy(_policy(settings))
             household.watch.succeed(self._household.watch)
             household.parts.backups.succeed(self._household.parts.backups)
+            self._household.parts.alarms.close()
             self._settings, self._household = settings, household
             configure_logging(settings.log_level)
             self._household.start()
             _log.info("The configuration was read again")
-            self._news.set()
+            self._changed()
         notify.ready()
 
     @contextlib.asynccontextmanager
@@ -239,7 +272,8 @@ class Daemon:
         ending = threading.Event()
         scans = threading.Thread(target=self._scan, args=(ending,), name="scan", daemon=True)
         scans.start()
-        tasks = [asyncio.create_task(self._watchdog()), asyncio.create_task(self._tell_status())]
+        living = (self._watchdog(), self._tell_status(), self._monitor.run())
+        tasks = [asyncio.create_task(one) for one in living]
         try:
             yield
         finally:

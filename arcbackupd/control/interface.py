@@ -80,6 +80,12 @@ class UploadParameters(Parameters):
     destination: Annotated[str, Field(min_length=1, max_length=100)] | None = None
 
 
+class AlarmParameters(Parameters):
+    """``name``: which alarm; without it, all."""
+
+    name: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+
+
 class FetchParameters(Parameters):
     """``name``: which backup; ``identity``: the text of an age identity file, for an encrypted one."""
 
@@ -167,6 +173,9 @@ class BackupsService(Protocol):
     async def status(self, call: Call[NoParameters]) -> Reply:
         """Whether the data is safe."""
 
+    async def test_alarms(self, call: Call[AlarmParameters]) -> Reply:
+        """Let alarms tell that this is a test."""
+
     async def attach(self, call: Call[AttachParameters]) -> Reply:
         """Follow the operation that runs."""
 
@@ -230,6 +239,8 @@ METHODS: Mapping[str, Method] = {
         Method("PauseJob", Access.ADMIN, "pause_job", JobParameters),
         Method("ResumeJob", Access.ADMIN, "resume_job", JobParameters),
         Method("Status", Access.READ, "status"),
+        # Whoever may read the status may see that it reaches people; all it can do is to reach them.
+        Method("TestAlarms", Access.OPERATE, "test_alarms", AlarmParameters),
         Method("Attach", Access.READ, "attach", AttachParameters, streams=True),
         Method("PlanUpload", Access.ADMIN, "plan_upload", UploadParameters),
         Method("Upload", Access.ADMIN, "upload", UploadParameters, streams=True),

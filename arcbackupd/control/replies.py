@@ -6,6 +6,7 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
+from arcbackupd.alarms.alarms import AlarmState, Tested
 from arcbackupd.control.interface import Reply
 from arcbackupd.dumps.anomalies import Judgement
 from arcbackupd.dumps.catalogue import Backup
@@ -14,6 +15,7 @@ from arcbackupd.errors import ArcbackupdError
 from arcbackupd.operations.anomalies import explain_flagged
 from arcbackupd.operations.backups import Backups, Listed
 from arcbackupd.operations.events import as_dict
+from arcbackupd.operations.health import Room, Thresholds
 from arcbackupd.operations.offhost.offhost import DestinationState
 from arcbackupd.operations.offhost.upload import UploadOutcome
 from arcbackupd.operations.prune import RetentionPlan
@@ -161,7 +163,30 @@ def destination_row(state: DestinationState) -> dict[str, Any]:
         "running": state.running,
         "problem": state.problem or (failure.message if failure else None),
         "hint": state.hint or (failure.hint if failure else None),
+        "frozen": state.frozen,
     }
+
+
+def limits_reply(thresholds: Thresholds) -> dict[str, float]:
+    return {f"{name}_s": limit.total_seconds() for name, limit in vars(thresholds).items()}
+
+
+def room_reply(room: Room) -> dict[str, int]:
+    return {"free": room.free, "total": room.total, "dump": room.dump, "fits": room.dumps}
+
+
+def alarm_row(state: AlarmState) -> dict[str, Any]:
+    return {
+        "name": state.name,
+        "type": state.kind,
+        "told_at": state.told_at and state.told_at.isoformat(),
+        "problem": state.problem,
+        "hint": state.hint,
+    }
+
+
+def tested_row(tested: Tested) -> dict[str, Any]:
+    return {"name": tested.name, "type": tested.kind, "error": tested.error and tested.error.as_dict()}
 
 
 def upload_result(name: str, operation: Operation[UploadOutcome]) -> dict[str, Any]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import timedelta
 from typing import Any
 
 from arcbackupd import __version__
 from arcbackupd.control.interface import (
     AcceptParameters,
+    AlarmParameters,
     AttachParameters,
     BackupParameters,
     Call,
@@ -26,65 +27,48 @@ from arcbackupd.control.interface import (
     UploadParameters,
 )
 from arcbackupd.control.replies import (
+    alarm_row,
     backup_details,
     backup_row,
     destination_row,
     job_row,
     last_good_reply,
+    limits_reply,
     list_reply,
     operation_reply,
     plan_reply,
     replaced_row,
     report_reply,
     retention_reply,
+    room_reply,
+    tested_row,
     upload_result,
 )
 from arcbackupd.dumps.catalogue import Backup
 from arcbackupd.dumps.manifest import Reason
 from arcbackupd.errors import ArcbackupdError, NoSuchBackup, OperationFailed, Refused, UsageError
 from arcbackupd.jobs import JobStatus
-from arcbackupd.operations.anomalies import newest_healthy
+from arcbackupd.monitoring.parts import Parts
+from arcbackupd.monitoring.snapshot import Snapshot
 from arcbackupd.operations.backups import Backups, Listed
-from arcbackupd.operations.backups_dir import check_shared_path
 from arcbackupd.operations.events import as_dict
-from arcbackupd.operations.health import Facts, Flagged, Problem, Severity, Thresholds, assess
-from arcbackupd.operations.offhost.offhost import DestinationState, OffHost
 from arcbackupd.operations.queue import Operation, OperationQueue
 from arcbackupd.operations.restore.checks import Request
 from arcbackupd.operations.restore.report import Report
-from arcbackupd.operations.restores import RESTORING, Restores, refuse_beside
+from arcbackupd.operations.restores import RESTORING, refuse_beside
 from arcbackupd.operations.verify import Verified
-from arcbackupd.scheduling import ClockWatch, JobState, Scheduler
-from arcbackupd.settings import Settings
-
-_WORLD_READABLE = Problem(
-    "env-world-readable",
-    "Everyone on this host can read .env and the passwords in it.",
-    "Let only its owner read it: `chmod 600 .env`.",
-    Severity.WARNING,
-)
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What a reload replaces: all that was made from one configuration."""
-
-    settings: Settings
-    backups: Backups
-    restores: Restores
-    off_host: OffHost
-    scheduler: Scheduler
 
 
 class Service:
     """The handlers of the interface's methods."""
 
-    def __init__(self, queue: OperationQueue, clock: ClockWatch, parts: Callable[[], Parts]) -> None:
-        """``parts`` gives those of the configuration in force."""
+    def __init__(
+        self, queue: OperationQueue, parts: Callable[[], Parts], gather: Callable[[Parts], Snapshot]
+    ) -> None:
+        """``parts`` gives those of the configuration in force, ``gather`` looks how they stand."""
         self._queue = queue
-        self._clock = clock
         self._parts = parts
-        self._started_at = datetime.now(UTC)
+        self._gather = gather
 
     async def list_backups(self, _call: Call[NoParameters]) -> Reply:
         """All backups with their badges, and a paragraph about the newest when it isn't compatible."""
@@ -172,6 +156,11 @@ class Service:
     async def status(self, _call: Call[NoParameters]) -> Reply:
         """Whether the data are safe."""
         return await asyncio.to_thread(self._status)
+
+    async def test_alarms(self, call: Call[AlarmParameters]) -> Reply:
+        """Let one alarm, or all, tell that this is a test."""
+        tested = await self._parts().alarms.test(call.parameters.name)
+        return {"results": [tested_row(one) for one in tested]}
 
     async def attach(self, call: Call[AttachParameters]) -> Reply:
         """Follow the operation that runs, if one does."""
@@ -282,44 +271,23 @@ class Service:
 
     def _status(self) -> Reply:
         parts = self._parts()
-        now = datetime.now(UTC)
-        look = _look(parts.backups)
-        destinations = parts.off_host.states()
-        last_good, frozen = look.last_good, look.frozen
-        states = parts.scheduler.states()
-        facts = Facts(
-            now=now,
-            started_at=self._started_at,
-            last_good=last_good.taken_at if last_good else None,
-            last_dump_error=parts.backups.last_dump_failure or _failed_since(states, last_good),
-            frozen=frozen,
-            clock_doubt=self._clock.doubt(now),
-            failed_jobs={state.name: state.problem for state in states if state.problem},
-            paused_jobs=tuple(state.name for state in states if state.paused),
-            trouble=(*look.trouble, *_restore_trouble(parts.restores), *_off_host_trouble(destinations)),
-            looked=look.looked,
-            flagged=look.flagged,
-        )
-        state, problems = assess(facts, self._thresholds(parts))
+        found = self._gather(parts)
         current = self._queue.current
         return {
-            "state": str(state),
-            "problems": [asdict(problem) for problem in problems],
+            "state": str(found.state),
+            "problems": [asdict(problem) for problem in found.problems],
             "jobs": self._jobs(),
-            "last_good": last_good and last_good_reply(last_good, now),
+            "last_good": found.last_good and last_good_reply(found.last_good, found.facts.now),
             "operation": current and operation_reply(current),
             "version": __version__,
-            "retention": {"frozen": frozen, "held": look.held},
+            "retention": {"frozen": found.facts.frozen, "held": found.held},
             "restore": report_reply(parts.restores.last(), None),
             "replaced": [replaced_row(kept) for kept in parts.restores.replaced()],
-            "destinations": [destination_row(state) for state in destinations],
+            "destinations": [destination_row(state) for state in found.destinations],
+            "limits": limits_reply(found.thresholds),
+            "room": found.facts.room and room_reply(found.facts.room),
+            "alarms": [alarm_row(state) for state in found.alarms],
         }
-
-    def _thresholds(self, parts: Parts) -> Thresholds:
-        period = _dump_period(parts)
-        status = parts.settings.status
-        warn_after = status.warn_after or min(2 * period, status.critical_after or 2 * period)
-        return Thresholds(warn_after, status.critical_after or max(6 * period, warn_after))
 
 
 def _dump_period(parts: Parts) -> timedelta:
@@ -368,53 +336,6 @@ def _request(parameters: RestoreParameters) -> Request:
     )
 
 
-def _failed_since(states: list[JobState], last_good: Backup | None) -> str | None:
-    """Why the last scheduled dump failed, perhaps of an earlier run of the daemon, if none came after it."""
-    run = next((state.last_run for state in states if state.name == "dump"), None)
-    if run is None or run.status is not JobStatus.FAILED or (last_good and last_good.taken_at > run.started_at):
-        return None
-    return run.message
-
-
-@dataclass(frozen=True)
-class _Look:
-    """The newest good backup, why retention stands still, what is wrong; ``looked``: whether it could be told."""
-
-    trouble: tuple[Problem, ...]
-    last_good: Backup | None = None
-    frozen: str | None = None
-    looked: bool = False
-    held: str | None = None
-    flagged: Flagged | None = None
-
-
-def _look(backups: Backups) -> _Look:
-    trouble: dict[str, Problem] = {}
-    try:
-        if backups.installation().world_readable:
-            trouble[_WORLD_READABLE.code] = _WORLD_READABLE
-    except ArcbackupdError as error:
-        trouble[error.code] = _critical(error)
-    try:
-        check_shared_path(backups.directory())
-        last_good = backups.newest_good()
-        plan = backups.plan_prune().plan
-        flagged = _flagged(backups, last_good) if last_good else None
-    except ArcbackupdError as error:  # what keeps it from the installation keeps it from this too
-        trouble[error.code] = _critical(error)
-        return _Look(tuple(trouble.values()))
-    return _Look(tuple(trouble.values()), last_good, plan.frozen, looked=True, held=plan.held, flagged=flagged)
-
-
-def _flagged(backups: Backups, newest: Backup) -> Flagged | None:
-    judged = backups.judged()
-    judgement = judged.get(newest.name)
-    if judgement is None or not judgement.flagged:
-        return None
-    healthy = newest_healthy((backup for backup in backups.read() if backup.good), judged)
-    return Flagged(newest.name, judgement.anomalies, healthy.name if healthy else None)
-
-
 def _accept(backups: Backups, name: str) -> Reply:
     """Accept the backup of that very name: what is looked at must not be another one by now."""
     listed = backups.find(name)
@@ -422,38 +343,3 @@ def _accept(backups: Backups, name: str) -> Reply:
         raise NoSuchBackup("no-such-backup", f"There is no backup named {name}.", hint="`arcbackupctl list`.")
     backups.anomalies.accept(listed.backup, listed.judgement)
     return {"name": name, "accepted": list(listed.judgement.anomalies)}
-
-
-def _restore_trouble(restores: Restores) -> Iterator[Problem]:
-    if restores.unfinished():
-        last = restores.last()
-        why = f" {last.problem}" if last and last.problem and last.outcome == "unfinished" else ""
-        broken = restores.trouble()
-        if broken:
-            yield _critical(broken)
-        hint = "`journalctl -u arcbackupd` tells what stands in the way; it is tried again every minute."
-        message = f"A restore was interrupted and is neither finished nor undone.{why}"
-        yield Problem("restore-unfinished", message, hint, Severity.CRITICAL)
-    for kept in restores.replaced():
-        if kept.problem:
-            hint = "`arcbackupctl rollback` brings it back, `arcbackupctl discard-replaced` drops it for good."
-            message = f"{kept.database}, which a restore replaced, is in no backup: {kept.problem}"
-            yield Problem("replaced-without-backup", message, hint, Severity.WARNING)
-
-
-def _off_host_trouble(destinations: list[DestinationState]) -> Iterator[Problem]:
-    for state in destinations:
-        if state.problem:
-            message = f"Destination {state.name} can't be used: {state.problem}."
-            yield Problem("destination-failed", message, state.hint or "", Severity.WARNING)
-        if state.problems and not state.failure:
-            more = f" (and {len(state.problems) - 1} more)" if len(state.problems) > 1 else ""
-            hint = f"`arcbackupctl upload {state.name}` tells all of it, and tries again."
-            yield Problem("upload-incomplete", f"{state.problems[0]}{more}", hint, Severity.WARNING)
-        if state.failure and state.streams:
-            message = f"The last upload to {state.name} failed: {state.failure.message}"
-            yield Problem("upload-failed", message, state.failure.hint, Severity.WARNING)
-
-
-def _critical(error: ArcbackupdError) -> Problem:
-    return Problem(error.code, error.message, error.hint, Severity.CRITICAL)

@@ -11,7 +11,7 @@ from functools import partial
 import click
 
 from arcbackupd import __version__
-from arcbackupd.ctl import anomalies, offhost, render, render_status, restore
+from arcbackupd.ctl import alarms, anomalies, nagios, offhost, render, render_status, restore
 from arcbackupd.ctl.names import job_names, references
 from arcbackupd.ctl.progress import follow
 from arcbackupd.ctl.report import command as report
@@ -141,17 +141,28 @@ def prune(session: Session, dry_run: bool, yes: bool) -> None:
     session.show(reply, partial(render.plan, reply, removed=True))
 
 
-for command in (*restore.COMMANDS, *offhost.COMMANDS, *anomalies.COMMANDS, *report.COMMANDS):
+for command in (
+    *restore.COMMANDS,
+    *offhost.COMMANDS,
+    *anomalies.COMMANDS,
+    *alarms.COMMANDS,
+    *report.COMMANDS,
+):
     cli.add_command(command)
 
 
 @cli.command()
 @click.option("--watch", "watching", is_flag=True, help="Show it again every two seconds, until Ctrl-C.")
+@click.option(
+    "--nagios", "as_plugin", is_flag=True, help="As a plugin of Nagios: no daemon is critical (2), not 5."
+)
 @options
 @click.pass_obj
-def status(session: Session, watching: bool) -> int:
+def status(session: Session, watching: bool, as_plugin: bool) -> int:
     """Am I safe? Exit status: 0 yes, 1 warning, 2 critical, 3 unknown, 5 daemon not reachable."""
     session.is_status = True
+    if as_plugin:
+        return nagios.check(session)
     if watching:
         watch(session, lambda: _status_text(session))
     reply = session.ask("Status")

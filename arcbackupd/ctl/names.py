@@ -26,6 +26,11 @@ def job_names(context: click.Context, _: click.Parameter, incomplete: str) -> li
     return _beginning(incomplete, _names(context, "Jobs", "jobs"))
 
 
+def alarm_names(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """Names of alarms."""
+    return _beginning(incomplete, _names(context, "Status", "alarms"))
+
+
 def _beginning(incomplete: str, names: list[str]) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from arcbackupd.ctl import render_alarms
 from arcbackupd.ctl.render import COLORS, Row, Screen, event_line, jobs
 from arcbackupd.ctl.render_offhost import destinations
 from arcbackupd.ctl.render_restore import RESTORES, kept, last_problem
@@ -29,6 +30,8 @@ def status(reply: Row, screen: Screen) -> str:
         _around(reply, screen),
     ]
     parts.append(destinations(reply.get("destinations") or (), screen))
+    if reply.get("alarms"):
+        parts.append(render_alarms.alarms(reply["alarms"], screen))
     if reply["jobs"]:
         parts.append(jobs(reply["jobs"], screen))
     return "\n\n".join(part for part in parts if part)

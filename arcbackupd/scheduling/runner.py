@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from arcbackupd.alarms import JobBegan, JobEnded
 from arcbackupd.errors import LONGEST_MESSAGE, ArcbackupdError, OperationFailed, describe
 from arcbackupd.jobs import JobOutcome, JobStatus
 from arcbackupd.log import bound, get_logger
@@ -79,6 +82,10 @@ class JobHistory:
         """How its last run ended, if it ever ran."""
         return self._of(name).last_run
 
+    def last_success(self, name: str) -> datetime | None:
+        """When its last good run started; ``None`` when it had none yet."""
+        return self._of(name).last_good
+
     def last_good(self, name: str, now: datetime) -> datetime:
         """When its last good run started, or else when the job was first seen, which may be now."""
         memory = self._of(name)
@@ -146,8 +153,12 @@ class JobRunner:
     A request that comes while the job runs waits for its turn; one that comes while another waits is the same one.
     """
 
-    def __init__(self, history: JobHistory) -> None:
+    def __init__(
+        self, history: JobHistory, tell: Callable[[JobBegan | JobEnded], None] = lambda _signal: None
+    ) -> None:
+        """``tell`` is called, in the event loop, when a run begins and when it has ended."""
         self._history = history
+        self._tell = tell
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._waiting: dict[str, asyncio.Task[LastRun]] = {}
         self._tasks: set[asyncio.Task[LastRun]] = set()
@@ -185,6 +196,8 @@ class JobRunner:
     async def _run(self, job: LoadedJob) -> LastRun:
         started = datetime.now(UTC)
         self._history.begin(job.name)
+        identity = str(uuid.uuid4())
+        self._tell(JobBegan(job.name, identity))
         outcome = JobOutcome("the daemon stopped before it was done", JobStatus.INTERRUPTED)
         try:
             # Bound here: what the job logs by a logger of its own, from any module, carries its name too.
@@ -194,6 +207,8 @@ class JobRunner:
         finally:
             run = LastRun(started, datetime.now(UTC), outcome.status, outcome.message[:LONGEST_MESSAGE])
             self._history.end(job.name, run)
+            if run.status is not JobStatus.INTERRUPTED:  # it is begun anew, or missed
+                self._tell(_ended(job.name, identity, run))
         return run
 
 
@@ -211,6 +226,11 @@ async def _outcome_of(job: LoadedJob) -> JobOutcome:
     # SystemExit too: raised in a task, it would end the event loop.
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin can raise anything
         return JobOutcome(describe(error), JobStatus.FAILED, {"exc_info": error})
+
+
+def _ended(name: str, identity: str, run: LastRun) -> JobEnded:
+    problem = (run.message or "it failed") if run.status is JobStatus.FAILED else None
+    return JobEnded(name, identity, run.ended_at, run.message or str(run.status), problem)
 
 
 def _as_outcome(returned: object) -> JobOutcome:

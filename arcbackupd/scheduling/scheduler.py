@@ -38,6 +38,7 @@ class JobState:
     running: bool = False
     next_run: datetime | None = None
     last_run: LastRun | None = None
+    last_success: datetime | None = None
     problem: str | None = None
     hint: str | None = None
 
@@ -47,6 +48,7 @@ class JobState:
             **asdict(self),
             "next_run": self.next_run and self.next_run.isoformat(),
             "last_run": self.last_run and self.last_run.as_dict(),
+            "last_success": self.last_success and self.last_success.isoformat(),
         }
 
 
@@ -234,4 +236,5 @@ class Scheduler:
             running=self._history.is_running(name),
             next_run=self._next_run(self._jobs[name], timed),
             last_run=last_run,
+            last_success=self._history.last_success(name),
         )

@@ -24,6 +24,7 @@ from arcbackupd.control import INTERFACE
 from arcbackupd.control.access import AccessPolicy
 from arcbackupd.control.interface import (
     AcceptParameters,
+    AlarmParameters,
     AttachParameters,
     BackupParameters,
     Call,
@@ -122,8 +123,27 @@ def status_reply(**changes: Any) -> dict[str, Any]:
         "restore": None,
         "replaced": [],
         "destinations": [],
+        "limits": {
+            "warn_after_s": 7200.0,
+            "critical_after_s": 21600.0,
+            "upload_warn_after_s": 86400.0,
+            "upload_critical_after_s": 259200.0,
+        },
+        "room": {"free": 10**12, "total": 2 * 10**12, "dump": 1_234_567, "fits": 809_000},
+        "alarms": [],
     }
     return reply | changes
+
+
+def alarm_row(**changes: Any) -> dict[str, Any]:
+    """Return an alarm of ``status``."""
+    row = {"name": "night", "type": "ping", "told_at": "2026-01-02T12:00:00+00:00", "problem": None, "hint": None}
+    return row | changes
+
+
+def alarm_test(**changes: Any) -> dict[str, Any]:
+    """Return how the test of an alarm went: well, unless it is changed."""
+    return {"name": "night", "type": "ping", "error": None} | changes
 
 
 def restore_plan(**changes: Any) -> dict[str, Any]:
@@ -249,6 +269,7 @@ class SmallService:
     begun: list[Call[Any]] = field(default_factory=list)
     """The calls that began a restore or a rollback."""
     cancelled: list[str] = field(default_factory=list)
+    tested: list[dict[str, Any]] = field(default_factory=lambda: [alarm_test()])
     calls: list[Call[Any]] = field(default_factory=list)
     left: threading.Event = field(default_factory=threading.Event)
     """Set when an ``attach`` has been cancelled or lost its client."""
@@ -330,6 +351,10 @@ class SmallService:
     async def status(self, call: Call[NoParameters]) -> Reply:
         self._came(call)
         return self.status_is
+
+    async def test_alarms(self, call: Call[AlarmParameters]) -> Reply:
+        self._came(call)
+        return {"results": self.tested}
 
     async def plan_upload(self, call: Call[UploadParameters]) -> Reply:
         self._came(call)

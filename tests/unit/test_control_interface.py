@@ -18,6 +18,8 @@ from arcbackupd.control.interface import ERRORS, METHODS, SERVICE_INTERFACE, Bac
 from tests.unit.control_service import (
     RESTORE,
     SmallService,
+    alarm_row,
+    alarm_test,
     backup_row,
     inspection_row,
     job_row,
@@ -125,6 +127,10 @@ def test_every_custom_type_in_the_text_is_defined_in_it(interface: Any) -> None:
         ("RestoreReport", restore_report()),
         ("Replaced", replaced_row()),
         ("Operation", RESTORE),
+        ("Alarm", alarm_row()),
+        ("AlarmTest", alarm_test()),
+        ("Limits", status_reply()["limits"]),
+        ("Room", status_reply()["room"]),
     ],
 )
 def test_the_examples_that_the_client_is_tested_with_are_what_the_text_says(

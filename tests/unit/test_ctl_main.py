@@ -56,6 +56,8 @@ COMMANDS = [
     ["rollback", "--yes"],
     ["rollback", "--dry-run"],
     ["discard-replaced", "--yes"],
+    ["alarms"],
+    ["alarms", "test"],
 ]
 CONTRACT_ROW = [
     "name", "index", "kind", "taken_at", "size", "status", "problem", "reason", "migrations", "total_rows",

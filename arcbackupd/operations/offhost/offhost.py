@@ -135,7 +135,10 @@ def _wrong(problem: str, hint: str) -> UsageError:
 
 @dataclass(frozen=True)
 class DestinationState:
-    """How a destination stands, for `status`: times in UTC; ``problem`` why it can't be used at all."""
+    """How a destination stands, for `status`: times in UTC; ``problem`` why it can't be used at all.
+
+    ``frozen``: why its retention removes nothing.
+    """
 
     name: str
     location: str | None
@@ -148,6 +151,7 @@ class DestinationState:
     running: str | None
     problem: str | None
     hint: str | None
+    frozen: str | None
 
 
 class OffHost:
@@ -204,6 +208,7 @@ class OffHost:
                     running=self._running(place.name),
                     problem=None,
                     hint=None,
+                    frozen=self._uploads.why_frozen(place),
                 )
             )
         failed = [_unusable_state(item) for item in self._failed]
@@ -305,6 +310,7 @@ def _unusable_state(failed: FailedDestination) -> DestinationState:
         running=None,
         problem=failed.problem,
         hint=failed.hint,
+        frozen=None,
     )
 
 

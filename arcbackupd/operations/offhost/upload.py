@@ -170,6 +170,10 @@ class Uploads:
         relative = (path.resolve().relative_to(root) for path in inside if path.resolve().is_relative_to(root))
         return SharedData(root, frozenset(map(str, relative)), self.backups.host)
 
+    def why_frozen(self, place: Place) -> str | None:
+        """Why the retention of a place removes no dump there, as far as is known here; ``None`` when it does."""
+        return self._pruning(place).frozen if "dumps" in self.streams(place) else None
+
     def _pruning(self, place: Place) -> Plan:
         policy = Policy(**place.table.retention.model_dump())
         prefix, backups = self.settings.upload.dumps.prefix, self.backups
