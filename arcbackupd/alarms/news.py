@@ -15,10 +15,11 @@ _RANK = [Severity.OK, Severity.WARNING, Severity.CRITICAL]
 
 
 class Standing(BaseModel):
-    """A problem that somebody was told of, and since when it is known."""
+    """A problem that somebody was told of, and since when it is known. ``key`` is what it has alone."""
 
     model_config = ConfigDict(frozen=True)
 
+    key: str
     code: str
     subject: str
     message: str
@@ -73,6 +74,7 @@ def standing(problems: Iterable[Problem], told: Told, now: datetime, least: Seve
         key = name if count[name] == 1 else f"{name}#{count[name]}"
         known = told.problems.get(key)
         found[key] = Standing(
+            key=key,
             code=problem.code,
             subject=problem.subject,
             message=problem.message,

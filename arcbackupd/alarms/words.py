@@ -48,9 +48,9 @@ def text(news: News, host: str) -> str:
 
 def _paragraphs(news: News, host: str) -> Iterator[str]:
     yield f"arcbackupd on {host}, {news.at:%Y-%m-%d %H:%M} UTC: {_state(news)}"
-    fresh = {(item.code, item.subject) for item in (*news.appeared, *news.changed)}
+    fresh = {item.key for item in (*news.appeared, *news.changed)}
     yield from _section("New, or of another severity:", (*news.appeared, *news.changed))
-    yield from _section("Still there:", [i for i in news.problems if (i.code, i.subject) not in fresh])
+    yield from _section("Still there:", [i for i in news.problems if i.key not in fresh])
     yield from _section("Solved:", news.resolved, hints=False)
     yield "`arcbackupctl status` on that host tells how things stand now."
 
@@ -102,6 +102,7 @@ def _json(event: str, host: str, **fields: object) -> bytes:
 def _rows(problems: Sequence[Standing]) -> list[dict[str, str]]:
     return [
         {
+            "id": clean(problem.key),
             "code": problem.code,
             "subject": clean(problem.subject),
             "severity": str(problem.severity),

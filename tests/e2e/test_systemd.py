@@ -501,6 +501,34 @@ def test_the_password_is_in_no_command_line_and_nowhere_in_the_journal_or_the_st
         assert secret not in status
 
 
+# Alarms
+
+
+def test_when_the_daemon_itself_fails_somebody_is_told_once_with_its_last_words(
+    daemon: InstalledDaemon, repository: Path
+) -> None:
+    host, example = daemon.host, repository / "systemd/arcbackupd.service.d/failure.conf.example"
+    host.write("/usr/local/sbin/keeps-mail", "#!/bin/sh\ncat >> /root/mail\n", mode=0o755)
+    host.write(
+        "/etc/systemd/system/arcbackupd-failure@.service.d/test.conf",
+        "[Service]\nEnvironment=SENDMAIL=/usr/local/sbin/keeps-mail RECIPIENT=ada\n",
+    )
+    daemon.drop_in("soon", SOON)
+    daemon.drop_in("failure", example.read_text())
+    daemon.systemctl("restart")
+    for _ in range(2):
+        pid = daemon.pid
+        daemon.signal("KILL")
+        daemon.wait_restarted(pid)
+    mail = wait_until(lambda: host.run(["cat", "/root/mail"], check=False).stdout, "a mail", interval=0.2)
+    assert mail.startswith("To: ada\nSubject: [arcbackupd] ")
+    assert "arcbackupd.service failed\n" in mail
+    assert "code=killed" in mail
+    assert host.run(["cat", "/root/mail"]).stdout.count("Subject:") == 1
+    daemon.systemctl("stop")
+    assert host.run(["cat", "/root/mail"]).stdout.count("Subject:") == 1
+
+
 # Its weight
 
 
