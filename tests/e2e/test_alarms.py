@@ -21,6 +21,10 @@ DIRECT = {"no_proxy": "*"}
 """So that whoever runs the tests behind a proxy reaches his own host."""
 
 
+HANGS = 55
+"""Seconds: less than a delivery takes to nobody who answers."""
+
+
 @pytest.fixture(name="server")
 def _server() -> Iterator[AlarmServer]:
     with AlarmServer() as running:
@@ -111,10 +115,10 @@ def test_alarms_that_hang_delay_no_dump_no_reload_and_no_stop_and_status_tells_o
     stack16: ArcsecondStack, server: AlarmServer, tmp_path: Path
 ) -> None:
     server.behave = "hang"
-    sleeper = make_sendmail(tmp_path, "#!/bin/sh\nexec sleep 20\n")
+    sleeper = make_sendmail(tmp_path, "#!/bin/sh\nexec sleep 70\n")
     alarms = {
-        "night": {"type": "ping", "url": f"{server.url}/check", "timeout": "20s"},
-        "chat": {"type": "webhook", "url": f"{server.url}/hook", "timeout": "20s"},
+        "night": {"type": "ping", "url": f"{server.url}/check", "timeout": "60s"},
+        "chat": {"type": "webhook", "url": f"{server.url}/hook", "timeout": "60s"},
         "post": {"type": "email", "to": ["ada"], "sendmail": str(sleeper), "timeout": "2m"},
         "gone": {"type": "ping", "url": "http://127.0.0.1:9/check"},
     }
@@ -125,7 +129,7 @@ def test_alarms_that_hang_delay_no_dump_no_reload_and_no_stop_and_status_tells_o
         began = time.monotonic()
         daemon.ctl("jobs", "run", "dump")
         daemon.ctl("backup")
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < HANGS
         server.wait("/check/start")
         server.wait("/hook")
         wait_until(
@@ -137,4 +141,4 @@ def test_alarms_that_hang_delay_no_dump_no_reload_and_no_stop_and_status_tells_o
         daemon.wait_log("Alarm gone can't be delivered: 127.0.0.1 can't be reached: Connection refused.")
         began = time.monotonic()
         assert daemon.stop() == 0
-        assert time.monotonic() - began < 12
+        assert time.monotonic() - began < HANGS / 2
