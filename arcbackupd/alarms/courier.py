@@ -26,8 +26,8 @@ _PAUSES = (2.0, 10.0)
 """Seconds between the tries of one delivery."""
 _QUIET_SECONDS = (60.0, 600.0)
 """How long news that couldn't be delivered rests: at first, and at most."""
-_HANGS_SECONDS = 180.0
-"""More than any built-in alarm needs for one delivery, all tries included."""
+_HANGS_SECONDS = 1000.0
+"""More than any built-in alarm needs for one delivery, all tries included: three of five minutes."""
 _log = get_logger()
 
 
@@ -50,7 +50,7 @@ class Courier:
         self._alarm = alarm
         self._memory = memory
         self._changed = threading.Condition()
-        self._waiting: dict[Hashable, Callable[[], bool]] = {}
+        self._waiting: dict[Hashable, Callable[[], object]] = {}
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
         self._latest: tuple[Sequence[Problem], datetime] = ((), datetime.now(UTC))
@@ -108,7 +108,7 @@ class Courier:
         if self._thread is not None:
             self._thread.join(max(seconds, 0))
 
-    def _queue(self, key: Hashable, deliver: Callable[[], bool]) -> None:
+    def _queue(self, key: Hashable, deliver: Callable[[], object]) -> None:
         with self._changed:
             self._waiting.pop(key, None)  # to the end: a start after the end before it
             self._waiting[key] = deliver
@@ -122,10 +122,10 @@ class Courier:
         with bound(alarm=self._alarm.name):
             while deliver := self._next():
                 self._busy_since = time.monotonic()
-                deliver()
+                _tried(deliver)  # whatever it raises: without its thread the alarm would be silent for good
                 self._busy_since = None
 
-    def _next(self) -> Callable[[], bool] | None:
+    def _next(self) -> Callable[[], object] | None:
         with self._changed:
             while not self._waiting and not self._closing.is_set():
                 self._changed.wait()
@@ -144,36 +144,34 @@ class Courier:
         self._note(error)
         return error is None
 
-    def _tell_news(self, alarm: StateAlarm[Any]) -> bool:
+    def _tell_news(self, alarm: StateAlarm[Any]) -> None:
         found = self._news(alarm)
         if found is None:  # what was new has passed
-            return True
+            return
         if self._delivered(partial(alarm.tell, found[0])):
             self._failures = 0
-            self._quiet_until = 0.0
             self._memory.remember(alarm.name, Told(problems=found[1], at=found[0].at))
-            return True
+            return
         first, most = _QUIET_SECONDS
         self._quiet_until = time.monotonic() + min(first * 2**self._failures, most)
         self._failures = min(self._failures + 1, 10)
-        return False
 
     def _news(self, alarm: StateAlarm[Any]) -> tuple[News, dict[str, Standing]] | None:
         problems, now = self._latest
         others = [problem for problem in problems if (problem.code, problem.subject) != (UNDELIVERED, alarm.name)]
         told = self._memory.told(alarm.name)
-        current = standing(others, told, now, Severity(alarm.settings.severity))
-        found = news(told, current, now, alarm.settings.remind)
+        least = Severity(alarm.settings.severity)
+        current = standing(others, told, now, least)
+        found = news(told, current, now, alarm.settings.remind, least)
         return (found, current) if found else None
 
-    def _test(self, testing: Future[None]) -> bool:
+    def _test(self, testing: Future[None]) -> None:
         error = _tried(self._alarm.test)
         self._note(error)
         if error:
             testing.set_exception(error)
         else:
             testing.set_result(None)
-        return error is None
 
     def _note(self, error: AlarmError | None) -> None:
         before, now = self.last, datetime.now(UTC)
@@ -190,7 +188,7 @@ class Courier:
             _log.error(text, hint=error.hint, error_code=error.code, message_id=MessageId.ALARM_UNDELIVERED)
 
 
-def _tried(tell: Callable[[], None]) -> AlarmError | None:
+def _tried(tell: Callable[[], object]) -> AlarmError | None:
     """Why it couldn't be told; a plugin can raise anything, and must not end the thread."""
     try:
         tell()

@@ -42,7 +42,8 @@ class News:
     """What changed since somebody was told last.
 
     ``appeared``, ``changed`` (its severity) and ``resolved`` are problems; all of them empty is a reminder.
-    ``problems`` are those that there are now, worst first.
+    ``problems`` are those that there are now, worst first; none of them is less than ``least``, and nothing less is
+    told of.
     """
 
     at: datetime
@@ -52,6 +53,7 @@ class News:
     changed: tuple[Standing, ...]
     resolved: tuple[Standing, ...]
     problems: tuple[Standing, ...]
+    least: Severity = Severity.WARNING
 
     @property
     def reminder(self) -> bool:
@@ -85,7 +87,13 @@ def standing(problems: Iterable[Problem], told: Told, now: datetime, least: Seve
     return found
 
 
-def news(told: Told, current: Mapping[str, Standing], now: datetime, remind: timedelta | None) -> News | None:
+def news(
+    told: Told,
+    current: Mapping[str, Standing],
+    now: datetime,
+    remind: timedelta | None,
+    least: Severity = Severity.WARNING,
+) -> News | None:
     """What there is to tell somebody, given what he was told last; ``None`` when there is nothing.
 
     He is reminded of what goes on after so long, and at once when the clock says that he was told in the future.
@@ -99,6 +107,7 @@ def news(told: Told, current: Mapping[str, Standing], now: datetime, remind: tim
         changed=tuple(_changed(before, current)),
         resolved=tuple(value for key, value in before.items() if key not in current),
         problems=tuple(current.values()),
+        least=least,
     )
     if found.reminder and not (current and _due(told.at, now, remind)):
         return None

@@ -31,7 +31,7 @@ def subject(news: News, host: str) -> str:
 
 def _headline(news: News) -> str:
     if not news.problems:
-        return "OK: all is well again"
+        return f"OK: {_relief(news)}"
     told = news.appeared or news.changed or news.problems
     first = f"{str(told[0].severity).upper()}: {clean(told[0].message)}"
     if news.reminder:
@@ -39,6 +39,10 @@ def _headline(news: News) -> str:
     if not (news.appeared or news.changed):
         return f"{str(news.state).upper()}: solved: {clean(news.resolved[0].message)}"
     return first
+
+
+def _relief(news: News) -> str:
+    return "all is well again" if news.least is Severity.WARNING else "nothing is critical any more"
 
 
 def text(news: News, host: str) -> str:
@@ -57,7 +61,7 @@ def _paragraphs(news: News, host: str) -> Iterator[str]:
 
 def _state(news: News) -> str:
     if news.state is Severity.OK:
-        return "all is well again."
+        return f"{_relief(news)}."
     return f"{news.state}" + (" (a reminder)." if news.reminder else ".")
 
 

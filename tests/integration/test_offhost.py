@@ -769,3 +769,16 @@ def test_a_destination_that_hangs_delays_no_other_and_no_dump(site: Site, monkey
         assert (await hangs.result).files == 1
 
     asyncio.run(main())
+
+
+def test_retention_that_stands_still_there_is_told_until_a_newer_dump_is_there(site: Site) -> None:
+    def name(age: timedelta) -> str:
+        return f"backup-{datetime.now(UTC) - age:%Y%m%d-%H%M%S}.sql.gz"
+
+    site.configure(retention="keep_days = 5")
+    site.dump(name(timedelta(days=10)))
+    site.upload()
+    assert "10 days old" in (site.off_host().states()[0].frozen or "")
+    site.dump(name(timedelta(hours=1)), rows=2)
+    site.upload()
+    assert site.off_host().states()[0].frozen is None

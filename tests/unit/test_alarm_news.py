@@ -32,7 +32,7 @@ class Listener:
 
     def hear(self, *problems: Problem, at: datetime = NOW, delivered: bool = True) -> News | None:
         current = standing(problems, self.told, at, self.least)
-        found = news(self.told, current, at, self.remind)
+        found = news(self.told, current, at, self.remind, self.least)
         if found and delivered:
             self.told = Told(problems=current, at=at)
         return found
@@ -139,6 +139,8 @@ def test_who_wants_the_critical_alone_hears_of_nothing_less_and_of_its_end() -> 
     found = listener.hear(OLD, NAS)
     assert found is not None
     assert (found.state, codes(found.resolved), found.problems) == ("ok", [("last-good-old", "")], ())
+    assert words.subject(found, "dome") == "dome: OK: nothing is critical any more"
+    assert "well" not in words.text(found, "dome")
 
 
 PROBLEMS = st.lists(
