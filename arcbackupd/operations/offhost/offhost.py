@@ -141,17 +141,17 @@ class DestinationState:
     """
 
     name: str
-    location: str | None
-    streams: tuple[str, ...]
-    dumps: int
-    since: datetime | None
-    done_at: datetime | None
-    failure: UploadFailure | None
-    problems: tuple[str, ...]
-    running: str | None
-    problem: str | None
-    hint: str | None
-    frozen: str | None
+    location: str | None = None
+    streams: tuple[str, ...] = ()
+    dumps: int = 0
+    since: datetime | None = None
+    done_at: datetime | None = None
+    failure: UploadFailure | None = None
+    problems: tuple[str, ...] = ()
+    running: str | None = None
+    problem: str | None = None
+    hint: str | None = None
+    frozen: str | None = None
 
 
 class OffHost:
@@ -206,12 +206,10 @@ class OffHost:
                     failure=facts.failure,
                     problems=facts.problems,
                     running=self._running(place.name),
-                    problem=None,
-                    hint=None,
                     frozen=self._uploads.why_frozen(place),
                 )
             )
-        failed = [_unusable_state(item) for item in self._failed]
+        failed = [DestinationState(item.name, problem=item.problem, hint=item.hint) for item in self._failed]
         return sorted([*states, *failed], key=lambda state: state.name)
 
     def _running(self, name: str) -> str | None:
@@ -295,23 +293,6 @@ class OffHost:
         """What an operation at a destination waits for."""
         current = self.queue(str(operation.fields["destination"])).current
         return None if current is operation else current
-
-
-def _unusable_state(failed: FailedDestination) -> DestinationState:
-    return DestinationState(
-        name=failed.name,
-        location=None,
-        streams=(),
-        dumps=0,
-        since=None,
-        done_at=None,
-        failure=None,
-        problems=(),
-        running=None,
-        problem=failed.problem,
-        hint=failed.hint,
-        frozen=None,
-    )
 
 
 def _learn(place: Place, dump: StoredDump) -> None:
