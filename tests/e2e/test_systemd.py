@@ -507,14 +507,17 @@ def test_the_password_is_in_no_command_line_and_nowhere_in_the_journal_or_the_st
 def test_when_the_daemon_itself_fails_somebody_is_told_once_with_its_last_words(
     daemon: InstalledDaemon, repository: Path
 ) -> None:
-    host, example = daemon.host, repository / "systemd/arcbackupd.service.d/failure.conf.example"
+    host, examples = daemon.host, repository / "systemd/arcbackupd.service.d"
+    verified = host.run(["systemd-analyze", "verify", "arcbackupd-failure@test.service"])
+    assert verified.stdout + verified.stderr == ""
     host.write("/usr/local/sbin/keeps-mail", "#!/bin/sh\ncat >> /root/mail\n", mode=0o755)
     host.write(
         "/etc/systemd/system/arcbackupd-failure@.service.d/test.conf",
         "[Service]\nEnvironment=SENDMAIL=/usr/local/sbin/keeps-mail RECIPIENT=ada\n",
     )
     daemon.drop_in("soon", SOON)
-    daemon.drop_in("failure", example.read_text())
+    for name in ("failure", "alarms"):
+        daemon.drop_in(name, (examples / f"{name}.conf.example").read_text())
     daemon.systemctl("restart")
     for _ in range(2):
         pid = daemon.pid
