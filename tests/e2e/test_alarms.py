@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -140,5 +141,7 @@ def test_alarms_that_hang_delay_no_dump_no_reload_and_no_stop_and_status_tells_o
         assert "Connection refused" in daemon.ctl("alarms").out
         daemon.wait_log("Alarm gone can't be delivered: 127.0.0.1 can't be reached: Connection refused.")
         began = time.monotonic()
+        daemon.signal(signal.SIGHUP)
+        daemon.wait_log("The configuration was read again")
         assert daemon.stop() == 0
         assert time.monotonic() - began < HANGS / 2
