@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -73,7 +75,7 @@ class Monitor:
     async def _look(self) -> None:
         parts = self._parts()
         if self._looking is None:
-            self._looking = asyncio.ensure_future(asyncio.to_thread(self._gather_and_note, parts))
+            self._looking = self._begin(parts)
         await asyncio.wait([self._looking], timeout=_HANGS_SECONDS)
         if not self._looking.done():
             self._tell(parts, [_HANGS, *self._known])
@@ -86,11 +88,24 @@ class Monitor:
             self._known = looked.result().problems
             self._tell(parts, self._known)
 
+    def _begin(self, parts: Parts) -> asyncio.Future[Snapshot]:
+        """In a thread that ends with the process: asyncio's own are waited for, and a look can hang."""
+        looked: Future[Snapshot] = Future()
+
+        def look() -> None:
+            try:
+                looked.set_result(self._gather_and_note(parts))
+            except Exception as error:  # noqa: BLE001 - whoever awaits it tells it
+                looked.set_exception(error)
+
+        threading.Thread(target=look, name="look", daemon=True).start()
+        return asyncio.wrap_future(looked)
+
     def _tell(self, parts: Parts, problems: list[Problem]) -> None:
         parts.alarms.consider(problems, datetime.now(UTC))
 
     def _gather_and_note(self, parts: Parts) -> Snapshot:
-        """In a thread: look, and write the metrics; their own trouble is told with the next look."""
+        """Look, and write the metrics; their own trouble is told with the next look."""
         snapshot = self.gather(parts)
         path = parts.settings.metrics.textfile
         problem = write_textfile(path, exposition(snapshot)) if path else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -103,6 +104,15 @@ def test_a_look_that_hangs_is_told_with_what_was_known_before_and_is_not_begun_t
         await stage.until(lambda codes: codes == [])
 
     stage.run(script)
+
+
+def test_a_look_that_hangs_does_not_keep_the_daemon_from_ending(stage: Stage) -> None:
+    hang = threading.Event()
+    stage.look = lambda: [PROBLEM] if hang.wait(60) else []
+    began = time.monotonic()
+    stage.run(lambda: stage.until(lambda codes: codes == ["look-hangs"]))
+    assert time.monotonic() - began < 30
+    hang.set()
 
 
 def test_a_look_that_fails_is_told_and_the_next_one_is_tried(stage: Stage) -> None:
