@@ -522,7 +522,7 @@ def test_when_the_daemon_itself_fails_somebody_is_told_once_with_its_last_words(
     for _ in range(2):
         pid = daemon.pid
         daemon.signal("KILL")
-        daemon.wait_restarted(pid)
+        daemon.wait_restarted(pid, seconds=180)
     mail = wait_until(lambda: host.run(["cat", "/root/mail"], check=False).stdout, "a mail", interval=0.2)
     assert mail.startswith("To: ada\nSubject: [arcbackupd] ")
     assert "arcbackupd.service failed\n" in mail
