@@ -77,7 +77,13 @@ class HttpSettings(AlarmSettings):
         return secret_from(self.url_file, "url_file", check_url)
 
 
-def secret_from(path: Path | None, key: str, check: Callable[[str], str] = str) -> str:
+def _not_empty(value: str) -> str:
+    if not value:
+        raise ValueError("it is empty")
+    return value
+
+
+def secret_from(path: Path | None, key: str, check: Callable[[str], str] = _not_empty) -> str:
     """A secret from a file, without what is around it. Raise AlarmError, which doesn't tell it."""
     assert path is not None
     try:

@@ -225,6 +225,13 @@ def test_news_come_as_text_where_that_is_wanted_and_unsigned_without_a_secret(se
     assert not [name for name in request.headers if "Signature" in name]
 
 
+def test_an_empty_secret_sends_nothing_rather_than_unsigned_news(server: AlarmServer, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("\n")
+    error = refused(make("webhook", url=server.url, secret_file=str(tmp_path / "secret")).test)
+    assert "it is empty" in error.message
+    assert server.received == []
+
+
 # Mail
 
 
