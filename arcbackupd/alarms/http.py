@@ -88,18 +88,19 @@ def secret_from(path: Path | None, key: str, check: Callable[[str], str] = _not_
     assert path is not None
     try:
         secret = check(path.read_text("utf-8").strip())
-    except (OSError, ValueError) as error:
-        why = (
-            error.strerror
-            if isinstance(error, OSError)
-            else "it is no text"
-            if isinstance(error, UnicodeError)
-            else str(error)
-        )
-        hint = "Put nothing but the secret into it, and let the daemon read it."
-        raise AlarmError("alarm-failed", f"{key} can't be used: {path}: {why}.", hint=hint) from None
+    except OSError as error:
+        raise _unusable(path, key, error.strerror or "it can't be read") from None
+    except UnicodeError:  # its text would tell a part of it
+        raise _unusable(path, key, "it is no text") from None
+    except ValueError as error:
+        raise _unusable(path, key, str(error)) from None
     redact(secret)
     return secret
+
+
+def _unusable(path: Path, key: str, why: str) -> AlarmError:
+    hint = "Put nothing but the secret into it, and let the daemon read it."
+    return AlarmError("alarm-failed", f"{key} can't be used: {path}: {why}.", hint=hint)
 
 
 def post(settings: HttpSettings, url: str, body: bytes, headers: Mapping[str, str]) -> None:
