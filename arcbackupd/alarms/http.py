@@ -113,6 +113,8 @@ def post(settings: HttpSettings, url: str, body: bytes, headers: Mapping[str, st
         try:
             with _opener(settings.ca_file, limit).open(request, timeout=seconds) as answer:
                 _read_through(answer)
+            if limit.passed:  # what was cut off by it may look whole: headers may end anywhere
+                raise TimeoutError
         except urllib.error.HTTPError as error:
             error.close()
             raise _refused(host, error.code) from None
