@@ -36,6 +36,7 @@ from arcbackupd.operations.backups import Backups
 from arcbackupd.operations.before import BootDump
 from arcbackupd.operations.boot import BootWatch
 from arcbackupd.operations.boot_dump import dump_boot
+from arcbackupd.operations.drills import Drills
 from arcbackupd.operations.hold import let_go_of_leftover
 from arcbackupd.operations.holder import Holder
 from arcbackupd.operations.offhost import sheet
@@ -182,13 +183,14 @@ class Daemon:
         backups = Backups(settings, engine, self._queue, self._host, self._clock.doubt, self._catalogue)
 
         restores = Restores(settings, engine, self._queue, backups, self._own_starts)
+        drills = Drills(settings, engine, self._queue, backups, restores)
         with _naming(self._path):
             off_host = OffHost(settings, backups, self._lasting)
         backups.elsewhere = off_host.copies
 
         def context(name: str) -> JobContext:
             log = _log.bind(job=name)
-            return JobContext(backups, restores, off_host, log, settings.state_dir, self._host)
+            return JobContext(backups, restores, off_host, drills, log, settings.state_dir, self._host)
 
         jobs = _load_jobs(self._path, settings, context, self._host)
         with _naming(self._path):
@@ -213,7 +215,7 @@ class Daemon:
             # Its dump would wait for the end of the restore, and it for its dump.
             may_hold=lambda: self._queue.of_kind(*RESTORING) is None,
         )
-        return Household(Parts(settings, backups, restores, off_host, scheduler, alarms), watch)
+        return Household(Parts(settings, backups, restores, off_host, drills, scheduler, alarms), watch)
 
     def _listener(self) -> Listener:
         sockets = notify.inherited_sockets()
@@ -360,6 +362,7 @@ class Household:
         with contextlib.suppress(ArcbackupdError, OSError):
             await asyncio.to_thread(self.parts.restores.clean_up)
         self.parts.restores.take_snapshots()
+        self.parts.drills.reap()
 
     async def _keep_finishing(self) -> None:
         """What could neither be finished nor undone is tried again by and by."""

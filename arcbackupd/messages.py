@@ -67,6 +67,12 @@ class MessageId(StrEnum):
     UPLOAD_FAILED = "85be2e25ada4467da0d47e2291a9ce44"
     """fields: DESTINATION, HINT, ERROR_CODE"""
 
+    DRILL_PROVED = "bcc3ba263b0244ea9c5f6b384c852853"
+    """fields: BACKUP, BYTES, DURATION_S, LOAD_S"""
+
+    DRILL_FAILED = "82ce32d9f6a246649bae22d1ccc514cf"
+    """fields: BACKUP, HINT, ERROR_CODE"""
+
     BOOT_NOT_SEEN = "93dcf1e9c4b4480c9c65d523e2139d11"
     """fields: HINT"""
 

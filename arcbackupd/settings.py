@@ -279,6 +279,13 @@ class Restore(Section):
     services_timeout: Duration = timedelta(minutes=10)
 
 
+class Drill(Section):
+    """Where drills load a backup; up to which load of the host, for each processor, scheduled ones are done."""
+
+    place: Literal["database", "container"] = "database"
+    max_load: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+
+
 class Status(Section):
     """From which age on `status` isn't ok: of the newest good dump, and of the last complete upload to a place.
 
@@ -342,12 +349,21 @@ class Settings(BaseSettings):
     retention: Retention = Retention()
     anomalies: Anomalies = Anomalies()
     restore: Restore = Restore()
+    drill: Drill = Drill()
     destinations: dict[str, DestinationTable] = {}
     upload: Upload = Upload()
     status: Status = Status()
     metrics: Metrics = Metrics()
     alarms: dict[str, AlarmTable] = {}
     jobs: dict[str, dict[str, Any]] = {}
+
+    @model_validator(mode="after")
+    def _containers_for_drills(self) -> Settings:
+        if self.drill.place == "container" and self.engine.kind == "local":
+            raise ValueError(
+                'drill.place = "container" needs docker or podman: engine.kind = "local" has no containers'
+            )
+        return self
 
     @classmethod
     def settings_customise_sources(

@@ -93,6 +93,12 @@ class FetchParameters(Parameters):
     identity: Annotated[str, Field(min_length=1, max_length=32_768)] | None = None
 
 
+class VerifyParameters(Parameters):
+    """``reference``: index, name, unique prefix or ``latest``."""
+
+    reference: Annotated[str, Field(min_length=1, max_length=255)]
+
+
 class OperationParameters(Parameters):
     """``operation``: the id of one."""
 
@@ -148,6 +154,9 @@ class BackupsService(Protocol):
 
     async def backup(self, call: Call[BackupParameters]) -> Reply:
         """Take a backup."""
+
+    async def verify(self, call: Call[VerifyParameters]) -> Reply:
+        """Prove that a backup can be restored."""
 
     async def prune(self, call: Call[NoParameters]) -> Reply:
         """Remove what retention no longer keeps."""
@@ -229,6 +238,8 @@ METHODS: Mapping[str, Method] = {
         Method("List", Access.READ, "list_backups"),
         Method("Inspect", Access.READ, "inspect", InspectParameters, streams=True),
         Method("Backup", Access.OPERATE, "backup", BackupParameters, streams=True),
+        # It runs what the dump says as a superuser of a database server, and a dump may have come from anybody.
+        Method("Verify", Access.ADMIN, "verify", VerifyParameters, streams=True),
         Method("Prune", Access.ADMIN, "prune"),
         Method("PlanRetention", Access.READ, "plan_retention", RetentionParameters),
         # From then on, older ones that hold what is missing in it may be pruned.

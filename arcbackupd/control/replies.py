@@ -14,6 +14,7 @@ from arcbackupd.dumps.compatibility import Badge, explain_newest
 from arcbackupd.errors import ArcbackupdError
 from arcbackupd.operations.anomalies import explain_flagged
 from arcbackupd.operations.backups import Backups, Listed
+from arcbackupd.operations.drill.records import DrillRecord, DrillRecords
 from arcbackupd.operations.events import as_dict
 from arcbackupd.operations.health import Room, Thresholds
 from arcbackupd.operations.offhost.offhost import DestinationState
@@ -45,6 +46,7 @@ def _explain_newest(newest: Listed) -> str | None:
 def backup_row(listed: Listed) -> dict[str, Any]:
     backup, compatibility = listed.backup, listed.compatibility
     unknown = compatibility.status in (Badge.UNKNOWN, Badge.BROKEN)
+    proved = listed.drill is not None and listed.drill.proved
     return {
         "name": backup.name,
         "index": listed.index,
@@ -63,6 +65,8 @@ def backup_row(listed: Listed) -> dict[str, Any]:
         "before_migrations": backup.before_migrations,
         "stored": list(listed.stored),
         "anomalies": list(listed.judgement.anomalies if listed.judgement.flagged else ()),
+        "proved_at": listed.drill.drilled_at.isoformat() if proved and listed.drill else None,
+        "proved_in_s": listed.drill.duration_s if proved and listed.drill else None,
     }
 
 
@@ -130,6 +134,14 @@ def report_reply(report: Report | None, operation: str | None) -> dict[str, Any]
     if report is None or operation not in (None, report.operation):
         return None
     return report.model_dump(mode="json")
+
+
+def drill_reply(record: DrillRecord | None) -> dict[str, Any] | None:
+    return record.model_dump(mode="json", exclude={"inode", "size", "sql_sha256"}) if record else None
+
+
+def drills_reply(records: DrillRecords) -> dict[str, Any]:
+    return {"last": drill_reply(records.last()), "proved": drill_reply(records.last_proved())}
 
 
 def replaced_row(kept: Replaced) -> dict[str, Any]:

@@ -25,12 +25,15 @@ from arcbackupd.control.interface import (
     RestoreParameters,
     RetentionParameters,
     UploadParameters,
+    VerifyParameters,
 )
 from arcbackupd.control.replies import (
     alarm_row,
     backup_details,
     backup_row,
     destination_row,
+    drill_reply,
+    drills_reply,
     job_row,
     last_good_reply,
     limits_reply,
@@ -84,7 +87,13 @@ class Service:
             return await self._inspect_there(parts, listed, verify=bool(call.parameters.verify))
         verified = await _verify(backups, listed.backup, call) if call.parameters.verify else None
         directory = await asyncio.to_thread(backups.directory)
-        full = {**backup_row(listed), **backup_details(listed), "path": str(directory / listed.backup.name)}
+        path = str(directory / listed.backup.name)
+        full = {
+            **backup_row(listed),
+            **backup_details(listed),
+            "path": path,
+            "drill": drill_reply(listed.drill),
+        }
         return {"backup": full, "verified": verified}
 
     async def _inspect_there(self, parts: Parts, listed: Listed, *, verify: bool) -> Reply:
@@ -98,7 +107,8 @@ class Service:
             if learning := parts.off_host.learn(name, copies):
                 await asyncio.shield(learning.result)
                 listed = await asyncio.to_thread(parts.backups.find, name)
-        return {"backup": {**backup_row(listed), **backup_details(listed), "path": None}, "verified": None}
+        full = {**backup_row(listed), **backup_details(listed), "path": None, "drill": None}
+        return {"backup": full, "verified": None}
 
     async def backup(self, call: Call[BackupParameters]) -> Reply:
         """Take a dump after whatever runs, showing both."""
@@ -111,6 +121,14 @@ class Service:
         await _follow_after(before, operation, call)
         outcome = await asyncio.shield(operation.result)
         return {"result": {**asdict(outcome), "operation": operation.id}}
+
+    async def verify(self, call: Call[VerifyParameters]) -> Reply:
+        """Drill a backup after whatever runs, showing both."""
+        before = self._queue.current
+        operation = self._parts().drills.verify(call.parameters.reference)
+        await call.send({"operation": operation.id})
+        await _follow_after(before, operation, call)
+        return {"operation": operation.id, "drill": drill_reply(await asyncio.shield(operation.result))}
 
     async def prune(self, _call: Call[NoParameters]) -> Reply:
         """Remove what retention doesn't keep."""
@@ -140,7 +158,8 @@ class Service:
         run = await self._parts().scheduler.run_now(call.parameters.name)
         if run.status in (JobStatus.FAILED, JobStatus.INTERRUPTED):
             hint = "`journalctl -u arcbackupd` tells more; it runs again by its schedule."
-            raise OperationFailed("job-failed", f"Job {call.parameters.name} failed: {run.message}", hint=hint)
+            how = "was interrupted" if run.status is JobStatus.INTERRUPTED else "failed"
+            raise OperationFailed("job-failed", f"Job {call.parameters.name} {how}: {run.message}", hint=hint)
         return {"job": self._job(call.parameters.name)}
 
     async def pause_job(self, call: Call[JobParameters]) -> Reply:
@@ -287,6 +306,7 @@ class Service:
             "limits": limits_reply(found.thresholds),
             "room": found.facts.room and room_reply(found.facts.room),
             "alarms": [alarm_row(state) for state in found.alarms],
+            "drills": drills_reply(parts.backups.drills),
         }
 
 

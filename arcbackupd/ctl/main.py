@@ -11,7 +11,7 @@ from functools import partial
 import click
 
 from arcbackupd import __version__
-from arcbackupd.ctl import alarms, anomalies, nagios, offhost, render, render_status, restore
+from arcbackupd.ctl import alarms, anomalies, drill, nagios, offhost, render, render_status, restore
 from arcbackupd.ctl.names import job_names, references
 from arcbackupd.ctl.progress import follow
 from arcbackupd.ctl.report import command as report
@@ -142,6 +142,7 @@ def prune(session: Session, dry_run: bool, yes: bool) -> None:
 
 
 for command in (
+    drill.verify,
     *restore.COMMANDS,
     *offhost.COMMANDS,
     *anomalies.COMMANDS,

@@ -90,6 +90,8 @@ def badge(row: Row) -> str:
         text += ", before migrations"
     if row.get("anomalies"):
         text += ", flagged"
+    if row.get("proved_at"):
+        text += ", proved restorable"
     elsewhere = [place for place in row["stored"] if place != "local"]
     return clean(text if "local" in row["stored"] or not elsewhere else f"{text}, only at {', '.join(elsewhere)}")
 
@@ -150,6 +152,7 @@ def _facts(row: Row, screen: Screen) -> str:
         ("Status", screen.paint(badge(row), badge_color(row))),
         ("Taken", _taken(row, screen)),
         ("Boot", _before(row)),
+        ("Drill", _drilled(row.get("drill"), screen)),
         ("Size", _sizes(row)),
         ("Migrations", None if row["migrations"] is None else f"{plural(row['migrations'], 'migration')} recorded"),
         ("Contents", _contents(row)),
@@ -181,6 +184,15 @@ def _before(row: Row) -> str | None:
         case False:
             return clean(f"not surely before the migrations of that start: {row.get('not_surely_before')}")
     return None
+
+
+def _drilled(drill: Row | None, screen: Screen) -> str | None:
+    if drill is None:
+        return None
+    when = f"{moment(drill['drilled_at'])} UTC ({since(drill['drilled_at'], screen.now)})"
+    if drill["outcome"] == "proved":
+        return f"proved restorable {when}, in {duration(drill['duration_s'])}"
+    return screen.paint(clean(f"failed {when}: {drill['problem']}"), "red")
 
 
 def _sizes(row: Row) -> str:

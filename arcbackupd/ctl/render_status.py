@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from arcbackupd.ctl import render_alarms
 from arcbackupd.ctl.render import COLORS, Row, Screen, event_line, jobs
+from arcbackupd.ctl.render_drill import last as last_drill
 from arcbackupd.ctl.render_offhost import destinations
 from arcbackupd.ctl.render_restore import RESTORES, kept, last_problem
 from arcbackupd.ctl.words import ago, clean, moment, paragraph, size
@@ -27,6 +28,7 @@ def status(reply: Row, screen: Screen) -> str:
         *_problems(reply, screen),
         _running(reply),
         *restores,
+        last_drill(reply.get("drills"), screen),
         _around(reply, screen),
     ]
     parts.append(destinations(reply.get("destinations") or (), screen))

@@ -21,6 +21,8 @@ from arcbackupd.dumps.strict import objection
 
 _OF_SERVER = frozenset({b"CREATE DATABASE", b"DROP DATABASE", b"ALTER DATABASE", b"ALTER SYSTEM"})
 """What ``pg_dump --create --clean`` writes too: with it, loading beside the live database would drop that one."""
+_ADDS_CONSTRAINT = frozenset({b"ALTER TABLE", b"ALTER DOMAIN", b"ALTER FOREIGN"})
+_UNCHECKED = re.compile(rb"\bNOT VALID\s*\Z")
 HEADER_LIMIT = 64 << 10
 """Bytes at the beginning of a dump in which its header is looked for."""
 
@@ -88,6 +90,8 @@ class LoadText:
 
     restricted: bool
     copies: list[CopiedTable] = field(default_factory=list)
+    not_valid: int = 0
+    """Constraints that the dump makes without having their rows checked, as they were where it comes from."""
 
     def __post_init__(self) -> None:
         self._lexer = Lexer(self, None if self.restricted else self._before_statement)
@@ -171,6 +175,8 @@ class LoadText:
             self._check_for_old_psql(opening, head)
         if setting := sqltext.setting(head):
             self._heed(*setting)
+        if opening in _ADDS_CONSTRAINT and _UNCHECKED.search(head):
+            self.not_valid += 1
         copy = sqltext.copy_header(head)
         if copy is None and sqltext.is_copy(head):
             raise RefusedText("a COPY of other data than its own, which pg_dump never writes")

@@ -35,6 +35,7 @@ from pydantic import BaseModel, ConfigDict
 from structlog.typing import FilteringBoundLogger
 
 from arcbackupd.operations.backups import Backups
+from arcbackupd.operations.drills import Drills
 from arcbackupd.operations.offhost.offhost import OffHost
 from arcbackupd.operations.restores import Restores
 from arcbackupd.schedule import Schedule
@@ -82,6 +83,8 @@ class JobContext:
     """The restores, and the databases that they replaced."""
     off_host: OffHost
     """The destinations, and what is there."""
+    drills: Drills
+    """The restore drills; what they have shown is in ``backups.drills``."""
     log: FilteringBoundLogger
     """Carries the job's name. The event is a sentence; keyword arguments become fields of the journal."""
     state_dir: Path

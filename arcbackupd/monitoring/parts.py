@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from arcbackupd.alarms.alarms import Alarms
 from arcbackupd.operations.backups import Backups
+from arcbackupd.operations.drills import Drills
 from arcbackupd.operations.offhost.offhost import OffHost
 from arcbackupd.operations.restores import Restores
 from arcbackupd.scheduling import Scheduler
@@ -20,5 +21,6 @@ class Parts:
     backups: Backups
     restores: Restores
     off_host: OffHost
+    drills: Drills
     scheduler: Scheduler
     alarms: Alarms

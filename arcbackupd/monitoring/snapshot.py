@@ -16,6 +16,7 @@ from arcbackupd.monitoring.parts import Parts
 from arcbackupd.operations.anomalies import newest_healthy
 from arcbackupd.operations.backups import Backups
 from arcbackupd.operations.backups_dir import ROOM_BESIDE_A_DUMP, check_shared_path, disk_error
+from arcbackupd.operations.drill.health import DrillFacts, drill_problems
 from arcbackupd.operations.health import Facts, Flagged, Problem, Room, Severity, Thresholds, UploadFacts, assess
 from arcbackupd.operations.offhost.offhost import DestinationState
 from arcbackupd.operations.restores import Restores
@@ -71,6 +72,7 @@ def gather(parts: Parts, clock: ClockWatch, started_at: datetime, found: Sequenc
             *look.trouble,
             *_restore_trouble(parts.restores),
             *_off_host_trouble(destinations),
+            *_drill_trouble(parts, look, jobs, now),
             *alarm_trouble(alarms),
         ),
         uploads=tuple(_upload_facts(state) for state in destinations if state.streams),
@@ -168,6 +170,23 @@ def _failed_since(states: list[JobState], last_good: Backup | None) -> str | Non
     if run is None or run.status is not JobStatus.FAILED or (last_good and last_good.taken_at > run.started_at):
         return None
     return run.message
+
+
+def _drill_trouble(parts: Parts, look: _Look, jobs: list[JobState], now: datetime) -> list[Problem]:
+    if not look.looked:
+        return []
+    expected = any(job.name == "drill" and job.enabled and not job.paused for job in jobs)
+    records = parts.backups.drills
+    return drill_problems(
+        DrillFacts(
+            now=now,
+            since=records.since(),
+            period=parts.scheduler.period("drill") if expected else None,
+            records=records.all(),
+            backups=look.backups,
+            newest=look.last_good,
+        )
+    )
 
 
 def _restore_trouble(restores: Restores) -> Iterator[Problem]:

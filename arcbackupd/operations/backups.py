@@ -28,9 +28,10 @@ from arcbackupd.operations.backups_dir import disk_error
 from arcbackupd.operations.before import BootDump
 from arcbackupd.operations.cancellation import BACKEND_STOPPED, SUPERSEDED, Cancellation
 from arcbackupd.operations.database import Database
+from arcbackupd.operations.drill.records import DrillRecord, DrillRecords, record_of
 from arcbackupd.operations.events import Notice, Steps
 from arcbackupd.operations.prune import PruneOutcome, RetentionPlan, logged, plan_outlook, plan_prune, prune
-from arcbackupd.operations.queue import Operation, OperationQueue, Priority
+from arcbackupd.operations.queue import GIVING_WAY, Operation, OperationQueue, Priority
 from arcbackupd.operations.take import TakeContext, TakeOutcome, take
 from arcbackupd.operations.verify import Verified, verify_file
 from arcbackupd.settings import Installation, Settings, read_installation
@@ -57,6 +58,8 @@ class Listed:
     """Where it is: here, and the destinations that have it."""
     judgement: Judgement = HEALTHY
     """What it lost against its history."""
+    drill: DrillRecord | None = None
+    """The last drill that says something of it."""
 
     @property
     def here(self) -> bool:
@@ -103,6 +106,8 @@ class Backups:
         """What is right about backups that lost much."""
         self.elsewhere: Callable[[], Elsewhere] | None = None
         """What is known of copies off this host, if any are made."""
+        self.drills = DrillRecords(settings.state_dir / "drills.json")
+        """What drills have shown of them."""
         self.last_dump_failure: str | None = None
         """Why the last dump since the start failed, whoever asked for it; ``None`` when it didn't."""
 
@@ -140,8 +145,16 @@ class Backups:
             local = (LOCAL,) if backup.name in names else ()
             return local + (elsewhere.where(backup) if elsewhere else ())
 
+        drills = self.drills.all()
         return [
-            Listed(index, backup, _compatibility(backup, code), stored(backup), judged.get(backup.name, HEALTHY))
+            Listed(
+                index,
+                backup,
+                _compatibility(backup, code),
+                stored(backup),
+                judged.get(backup.name, HEALTHY),
+                record_of(backup, drills),
+            )
             for index, backup in enumerate(backups, 1)
         ]
 
@@ -171,11 +184,11 @@ class Backups:
 
     def newest_good(self) -> Backup | None:
         """The newest backup that is proved complete, other than the snapshots of restores."""
-        return next(self._good(), None)
+        return next(self.good(), None)
 
     def newest_automatic(self) -> Backup | None:
         """The newest good one that the daemon took by itself."""
-        return next((backup for backup in self._good() if backup.reason.automatic), None)
+        return next((backup for backup in self.good() if backup.reason.automatic), None)
 
     def plan_prune(self) -> RetentionPlan:
         """What pruning now would do."""
@@ -210,9 +223,11 @@ class Backups:
         def start(cancellation: Cancellation) -> Steps[TakeOutcome]:
             return self._logged_take(self._take(reason, cancellation, boot))
 
-        if boot and (current := self._queue.current) and current.kind == "dump":
+        if boot:
             why, hint = "the backend started, whose own dump comes now", "That one has the same, and is newer."
-            current.cancellation.cancel(why, code=SUPERSEDED, hint=hint)
+            self._queue.supersede(("dump",), why, hint)
+        if reason is not Reason.SCHEDULED:
+            self._queue.supersede(GIVING_WAY, f"a {reason} dump is wanted now", "The next drill comes by itself.")
         return self._queue.submit("dump", start, _PRIORITIES[reason], job="dump", reason=str(reason))
 
     def snapshot(self, database: str, moment: datetime, cancellation: Cancellation) -> Steps[TakeOutcome]:
@@ -308,7 +323,8 @@ class Backups:
                 _log.warning(event.text, hint=event.hint)
             yield event
 
-    def _good(self) -> Iterator[Backup]:
+    def good(self) -> Iterator[Backup]:
+        """Those proved complete, newest first, other than the snapshots of restores."""
         backups = self.catalogue.read(self.directory())
         # A name in the future, from a clock that was wrong, must not hide for as long that no dump succeeds.
         latest = datetime.now(UTC) + _AHEAD

@@ -10,7 +10,7 @@ from datetime import timedelta
 
 from arcbackupd import postgres
 from arcbackupd.errors import ArcbackupdError, OperationFailed
-from arcbackupd.niceness import Niceness
+from arcbackupd.niceness import NORMAL, Niceness
 from arcbackupd.operations.cancellation import Cancellation
 from arcbackupd.settings import Installation
 from arcbackupd.stack import Engine
@@ -99,10 +99,11 @@ class Database:
         argv = postgres.psql_load(self._installation.user, self.name)
         return self._engine.in_database(argv, self._environment(application, _LOAD_OPTIONS), fed=True)
 
-    def open_load(self, application: str) -> Dialogue:
+    def open_load(self, application: str, *, niceness: Niceness = NORMAL) -> Dialogue:
         """Start loading; see `Engine.open_dialogue`."""
         argv = postgres.psql_load(self._installation.user, self.name)
-        return self._engine.open_dialogue(argv, self._environment(application, _LOAD_OPTIONS))
+        environment = self._environment(application, _LOAD_OPTIONS)
+        return self._engine.open_dialogue(argv, environment, niceness=niceness)
 
     def psql_version(self) -> str:
         """The version of the psql that loads dumps here."""

@@ -8,7 +8,7 @@ import itertools
 import secrets
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import IntEnum
@@ -16,9 +16,12 @@ from typing import Any, Generic, Literal, TypeVar
 
 from arcbackupd.errors import ArcbackupdError, OperationFailed
 from arcbackupd.log import bound, get_logger
-from arcbackupd.operations.cancellation import Cancellation
+from arcbackupd.operations.cancellation import SUPERSEDED, Cancellation
 from arcbackupd.operations.events import Event, Progress, Steps
 
+DRILL, REAP = "drill", "drill-cleanup"
+GIVING_WAY = (DRILL, REAP)
+"""Kinds of operations that have nothing to lose: a restore, and a dump that somebody waits for, end them."""
 _SUBSCRIPTION_LIMIT = 256
 _log = get_logger()
 Result = TypeVar("Result")
@@ -140,6 +143,11 @@ class OperationQueue:
     def find(self, identity: str) -> Operation[Any] | None:
         """The operation of that id, while it runs or waits."""
         return next((operation for operation in self._all() if operation.id == identity), None)
+
+    def supersede(self, kinds: Collection[str], why: str, hint: str = "") -> None:
+        """Have the operation that runs give up, if it is one of these kinds: what comes now can't wait for it."""
+        if self._current and self._current.kind in kinds:
+            self._current.cancellation.cancel(why, code=SUPERSEDED, hint=hint)
 
     def _all(self) -> list[Operation[Any]]:
         return [*([self._current] if self._current else []), *(operation for _, _, operation in self._waiting)]

@@ -11,7 +11,7 @@ from arcbackupd.operations.backups import Backups
 from arcbackupd.operations.cancellation import Cancellation
 from arcbackupd.operations.events import Notice, Step, Steps
 from arcbackupd.operations.own_starts import OwnStarts
-from arcbackupd.operations.queue import Operation, OperationQueue, Priority, new_identity
+from arcbackupd.operations.queue import GIVING_WAY, Operation, OperationQueue, Priority, new_identity
 from arcbackupd.operations.restore.checks import Request
 from arcbackupd.operations.restore.replaced import Replaced
 from arcbackupd.operations.restore.report import Plan, Report
@@ -74,6 +74,7 @@ class Restores:
     def restore(self, name: str, request: Request) -> Operation[Report]:
         """Queue a restore. Raise Busy when one is at work."""
         self._refuse_beside_another()
+        self._queue.supersede(GIVING_WAY, "a restore was asked for")
         identity = new_identity()
 
         def start(cancellation: Cancellation) -> Steps[Report]:
@@ -85,6 +86,7 @@ class Restores:
     def rollback(self) -> Operation[Report]:
         """Queue a rollback; a snapshot of what is brought back is of no use any more. Raise Busy, or Refused."""
         self._refuse_beside_another()
+        self._queue.supersede(GIVING_WAY, "a rollback was asked for")
         identity = new_identity()
 
         def start(cancellation: Cancellation) -> Steps[Report]:
@@ -104,6 +106,7 @@ class Restores:
         def start(cancellation: Cancellation) -> Steps[Report]:
             return _reported(self._restorer.take_up(cancellation))
 
+        self._queue.supersede(GIVING_WAY, "an interrupted restore is finished first")
         # Under the id that the interrupted one had: who waits for that one finds it.
         operation = self._queue.submit(
             "restore", start, Priority.RESTORE, identity=self._restorer.journal.operation()

@@ -16,7 +16,7 @@ from arcbackupd.plugins import Failed, Plugins, table, wrong_settings
 from arcbackupd.schedule import Schedule
 
 GROUP = "arcbackupd.jobs"
-BUILT_IN = ("dump", "prune", "discard", "upload")
+BUILT_IN = ("dump", "prune", "discard", "upload", "drill")
 _log = get_logger()
 
 

@@ -17,6 +17,7 @@ from arcbackupd.stack.direct import DirectDialogue, DirectOutput, DirectPath
 from arcbackupd.stack.engine import ContainerRun, HealthCheck, ServiceState
 from arcbackupd.stack.events import TOLD, parse_time
 from arcbackupd.stack.process import Command, Dialogue, Finished, Output, Stream, run
+from arcbackupd.stack.throwaway import Throwaways
 
 _INSPECT_TIMEOUT = 15
 _PODMAN_SOCKET = "unix:///run/podman/podman.sock"
@@ -72,13 +73,15 @@ class ContainerEngine:
             return Stream(self.in_database(argv, environment, niceness=niceness))
         return DirectOutput(self._direct_path(environment, niceness=niceness), argv)
 
-    def open_dialogue(self, argv: tuple[str, ...], environment: Mapping[str, str]) -> Dialogue:
+    def open_dialogue(
+        self, argv: tuple[str, ...], environment: Mapping[str, str], *, niceness: Niceness = NORMAL
+    ) -> Dialogue:
         """See `Engine.open_dialogue`."""
         if self._settings.data_path == "stream":
-            return Dialogue(self.in_database(argv, environment, fed=True))
-        return DirectDialogue(self._direct_path(environment), argv)
+            return Dialogue(self.in_database(argv, environment, niceness=niceness, fed=True))
+        return DirectDialogue(self._direct_path(environment, niceness=niceness), argv)
 
-    def _direct_path(self, environment: Mapping[str, str], *, niceness: Niceness = NORMAL) -> DirectPath:
+    def _direct_path(self, environment: Mapping[str, str], *, niceness: Niceness) -> DirectPath:
         make = partial(self.in_database, environment=environment, niceness=niceness, fed=True)
         return DirectPath(make, self._database_root, forced=self._settings.data_path == "direct")
 
@@ -142,6 +145,14 @@ class ContainerEngine:
         """See `Engine.database_addresses`."""
         found = self._inspect(self._settings.database)
         return network_addresses(found[0].get("NetworkSettings") or {}) if found else ()
+
+    def throwaways(self, owner: str) -> Throwaways:
+        """See `Engine.throwaways`."""
+
+        def beside(container: str) -> ContainerEngine:
+            return ContainerEngine(self._settings.model_copy(update={"database": container}))
+
+        return Throwaways(owner, self._settings.database, self._command, self._inspect, beside)
 
     def explain(self, finished: Finished) -> ArcbackupdError | None:
         """See `Engine.explain`."""

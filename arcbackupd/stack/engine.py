@@ -10,6 +10,7 @@ from typing import Protocol
 from arcbackupd.errors import ArcbackupdError
 from arcbackupd.niceness import NORMAL, Niceness
 from arcbackupd.stack.process import Command, Dialogue, Finished, Output
+from arcbackupd.stack.throwaway import Throwaways
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,9 @@ class Engine(Protocol):
     ) -> Output:
         """Start a program where the database server is, to read its output. Raise OperationFailed."""
 
-    def open_dialogue(self, argv: tuple[str, ...], environment: Mapping[str, str]) -> Dialogue:
+    def open_dialogue(
+        self, argv: tuple[str, ...], environment: Mapping[str, str], *, niceness: Niceness = NORMAL
+    ) -> Dialogue:
         """Start a program there that is fed. Raise OperationFailed."""
 
     def in_backend(self, argv: tuple[str, ...]) -> Command:
@@ -110,6 +113,9 @@ class Engine(Protocol):
 
     def database_addresses(self) -> tuple[str, ...]:
         """The network addresses of the database's container; none where it has no network of its own."""
+
+    def throwaways(self, owner: str) -> Throwaways | None:
+        """Database containers for a drill each, of the daemon ``owner``; ``None``: there are no containers."""
 
     def explain(self, finished: Finished) -> ArcbackupdError | None:
         """The engine's own failure in English; ``None`` when the program inside it failed."""

@@ -52,9 +52,11 @@ class LocalEngine:
         """See `Engine.open_output`."""
         return Stream(self.in_database(argv, environment, niceness=niceness))
 
-    def open_dialogue(self, argv: tuple[str, ...], environment: Mapping[str, str]) -> Dialogue:
+    def open_dialogue(
+        self, argv: tuple[str, ...], environment: Mapping[str, str], *, niceness: Niceness = NORMAL
+    ) -> Dialogue:
         """See `Engine.open_dialogue`."""
-        return Dialogue(self.in_database(argv, environment, fed=True))
+        return Dialogue(self.in_database(argv, environment, niceness=niceness, fed=True))
 
     def in_backend(self, argv: tuple[str, ...]) -> Command:
         """See `Engine.in_backend`."""
@@ -99,6 +101,10 @@ class LocalEngine:
     def database_addresses(self) -> tuple[str, ...]:
         """It is reached as the settings say, and in no other way."""
         return ()
+
+    def throwaways(self, owner: str) -> None:
+        """There are no containers."""
+        del owner
 
     def explain(self, finished: Finished) -> ArcbackupdError | None:
         """There is no engine that could fail."""

@@ -71,7 +71,8 @@ DRIVER = """
 
     def context(name):
         log = get_logger().bind(job=name)
-        return JobContext(backups=None, restores=None, off_host=None, log=log, state_dir=state_dir, host="host")
+        nothing = {"backups": None, "restores": None, "off_host": None, "drills": None}
+        return JobContext(**nothing, log=log, state_dir=state_dir, host="host")
 
     async def main(jobs):
         history, wanted, enough = JobHistory(state_dir), 2, asyncio.Event()

@@ -37,6 +37,7 @@ from arcbackupd.control.interface import (
     RestoreParameters,
     RetentionParameters,
     UploadParameters,
+    VerifyParameters,
 )
 from arcbackupd.control.listening import Listener, listen
 from arcbackupd.control.server import ControlServer, Limits
@@ -63,6 +64,8 @@ def backup_row(index: int = 1, **changes: Any) -> dict[str, Any]:
         "before_migrations": None,
         "stored": ["local"],
         "anomalies": [],
+        "proved_at": None,
+        "proved_in_s": None,
     }
     return row | changes
 
@@ -90,6 +93,7 @@ def inspection_row(**changes: Any) -> dict[str, Any]:
         "links": 2,
         "not_surely_before": None,
         "notes": ["The hold held."],
+        "drill": None,
     }
     return backup_row() | more | changes
 
@@ -131,6 +135,7 @@ def status_reply(**changes: Any) -> dict[str, Any]:
         },
         "room": {"free": 10**12, "total": 2 * 10**12, "dump": 1_234_567, "fits": 809_000},
         "alarms": [],
+        "drills": {"last": None, "proved": None},
     }
     return reply | changes
 
@@ -144,6 +149,25 @@ def alarm_row(**changes: Any) -> dict[str, Any]:
 def alarm_test(**changes: Any) -> dict[str, Any]:
     """Return how the test of an alarm went: well, unless it is changed."""
     return {"name": "night", "type": "ping", "error": None} | changes
+
+
+def drill(**changes: Any) -> dict[str, Any]:
+    """Return a drill that proved its backup."""
+    row: dict[str, Any] = {
+        "name": backup_row()["name"],
+        "taken_at": "2026-01-02T12:00:00+00:00",
+        "content_sha256": "cd" * 32,
+        "drilled_at": "2026-01-02T12:30:00+00:00",
+        "outcome": "proved",
+        "place": "database",
+        "duration_s": 34.2,
+        "load_s": 31.0,
+        "bytes": 9_999_999,
+        "problem": None,
+        "code": None,
+        "hint": None,
+    }
+    return row | changes
 
 
 def restore_plan(**changes: Any) -> dict[str, Any]:
@@ -266,6 +290,7 @@ class SmallService:
     planned: dict[str, Any] = field(default_factory=restore_plan)
     report: dict[str, Any] | None = field(default_factory=restore_report)
     uploaded: list[dict[str, Any]] = field(default_factory=lambda: [upload_result()])
+    drilled: dict[str, Any] = field(default_factory=drill)
     begun: list[Call[Any]] = field(default_factory=list)
     """The calls that began a restore or a rollback."""
     cancelled: list[str] = field(default_factory=list)
@@ -298,6 +323,12 @@ class SmallService:
         for event in EVENTS:
             await call.send({"event": event})
         return {"result": self.result}
+
+    async def verify(self, call: Call[VerifyParameters]) -> Reply:
+        self._came(call)
+        await call.send({"operation": "op-9"})
+        await call.send({"event": {"type": "step", "name": "load", "text": "Loading it"}})
+        return {"operation": "op-9", "drill": self.drilled}
 
     async def prune(self, call: Call[NoParameters]) -> Reply:
         self._came(call)

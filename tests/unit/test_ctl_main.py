@@ -43,6 +43,7 @@ COMMANDS = [
     ["list"],
     ["inspect", "1"],
     ["backup"],
+    ["verify", "latest"],
     ["prune", "--yes"],
     ["prune", "--dry-run"],
     ["status"],
@@ -62,6 +63,7 @@ COMMANDS = [
 CONTRACT_ROW = [
     "name", "index", "kind", "taken_at", "size", "status", "problem", "reason", "migrations", "total_rows",
     "only_in_backup", "only_in_code", "leftover", "manifest", "before_migrations", "stored", "anomalies",
+    "proved_at", "proved_in_s",
 ]  # fmt: skip
 
 

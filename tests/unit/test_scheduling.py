@@ -30,6 +30,7 @@ from arcbackupd.errors import OperationFailed, UsageError
 from arcbackupd.jobs import Job, JobContext, JobOutcome, JobSettings, JobStatus
 from arcbackupd.log import get_logger
 from arcbackupd.operations.backups import Backups
+from arcbackupd.operations.drills import Drills
 from arcbackupd.operations.offhost.offhost import OffHost
 from arcbackupd.operations.restores import Restores
 from arcbackupd.schedule import Schedule
@@ -195,8 +196,9 @@ def context(name: str = "recorder", tmp_path: Path = Path("/nonexistent")) -> Jo
     no_backups = cast("Backups", None)
     no_restores = cast("Restores", None)
     off_host = cast("OffHost", None)
+    drills = cast("Drills", None)
     log = get_logger().bind(job=name)
-    return JobContext(no_backups, no_restores, off_host, log=log, state_dir=tmp_path, host="host")
+    return JobContext(no_backups, no_restores, off_host, drills, log=log, state_dir=tmp_path, host="host")
 
 
 def loaded(kind: type[Job[Any]] = Recorder, *, schedule: str = "hourly", enabled: bool = True) -> LoadedJob:

@@ -171,25 +171,38 @@ def _wrong_password(situation: Situation) -> Iterator[str]:
                 yield f"POSTGRES_PASSWORD in .env is not the one that the server knows: {error.message}"
 
 
-def _room(situation: Situation, request: Request, backup: Backup) -> Iterator[Refusal]:
+@dataclass(frozen=True)
+class Room:
+    """Bytes that loading a backup takes, and those that are free where the server keeps its data."""
+
+    needed: int
+    free: int
+
+
+def room_for(server: Server, backup: Backup) -> Room | None:
+    """``None`` where an image, or a host, has no df that tells: the load itself will, and nothing is harmed."""
     known = backup.manifest.sql_length if backup.manifest else backup.scan.length if backup.scan else 0
     log = min(known, _LOG_BYTES)
-    needed = int(known * _GROWTH) + log
-    gained = situation.server.size(situation.database) if request.in_place and situation.live else 0
     try:
-        free = situation.server.free_space()
+        free = server.free_space()
     except OperationFailed as error:
         if error.code not in _NO_DF:
             raise
-        return  # the load itself will tell, and nothing is harmed by it
-    if free + gained >= needed:
+        return None
+    return Room(int(known * _GROWTH) + log, free)
+
+
+def _room(situation: Situation, request: Request, backup: Backup) -> Iterator[Refusal]:
+    gained = situation.server.size(situation.database) if request.in_place and situation.live else 0
+    room = room_for(situation.server, backup)
+    if room is None or room.free + gained >= room.needed:
         return
     other = (
         "" if request.in_place else ", or restore with --in-place, which needs no second copy beside the database"
     )
     message = (
-        f"The database's disk has no room for {backup.name}: about {needed:,} bytes are needed, {free:,} are free"
-        f"{f' and {gained:,} would become free' if gained else ''}."
+        f"The database's disk has no room for {backup.name}: about {room.needed:,} bytes are needed, "
+        f"{room.free:,} are free{f' and {gained:,} would become free' if gained else ''}."
     )
     yield Refusal("disk-too-small", message, f"Free some space there{other}.")
 

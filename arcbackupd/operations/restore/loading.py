@@ -18,11 +18,12 @@ from arcbackupd.dumps.dumpfile import DamagedDump, sql_blocks
 from arcbackupd.dumps.loading import CopyCheck, LoadText, RefusedText, adapt_header
 from arcbackupd.dumps.manifest import Manifest
 from arcbackupd.errors import ArcbackupdError, OperationFailed
+from arcbackupd.niceness import NORMAL, Niceness
 from arcbackupd.operations.cancellation import Cancellation
 from arcbackupd.operations.events import Notice, Progress, Step, Steps
 from arcbackupd.operations.restore.server import Server
 from arcbackupd.postgres import LOAD_APPLICATION, SEND_AUTOVACUUM_AWAY
-from arcbackupd.stack.process import Dialogue, Finished, InputClosed
+from arcbackupd.stack.process import OUTPUT_LIMIT, Dialogue, Finished, InputClosed
 
 _PROGRESS_SECONDS = 0.25
 _DISK_FULL = "No space left on device"
@@ -39,15 +40,24 @@ class Loading:
     database: str
     server_major: int
     restricted: bool
+    niceness: Niceness = NORMAL
 
 
-def load(loading: Loading, cancellation: Cancellation) -> Steps[None]:
+@dataclass(frozen=True)
+class Loaded:
+    """What the dump said of itself on its way: how many of its constraints it makes without checking them."""
+
+    not_valid: int
+
+
+def load(loading: Loading, cancellation: Cancellation) -> Steps[Loaded]:
     """Load it whole. Raise OperationFailed when anything of it isn't what it should be; nothing is undone then."""
-    with _session(loading.server, loading.database) as psql, cancellation.interrupting(psql.kill):
+    session = _session(loading.server, loading.database, loading.niceness)
+    with session as psql, cancellation.interrupting(psql.kill):
         try:
             if why := psql.begin():
                 yield Notice(f"The dump is loaded through the engine's stream, the slower path: {why}.")
-            yield from _load(loading, psql, cancellation)
+            return (yield from _load(loading, psql, cancellation))
         except RefusedText as error:
             hint = "arcbackupd loads what pg_dump writes and nothing else; if you trust the rest, load it by hand."
             if not loading.restricted:
@@ -63,27 +73,39 @@ def load(loading: Loading, cancellation: Cancellation) -> Steps[None]:
 
 def analyze(server: Server, database: str, cancellation: Cancellation) -> Steps[None]:
     """Let the planner know the new data before anybody waits for its plans."""
-    with _session(server, database) as psql, cancellation.interrupting(psql.kill):
+    yield from run_script(server, database, _PATIENCE + b"ANALYZE;\n", cancellation)
+
+
+def run_script(
+    server: Server, database: str, script: bytes, cancellation: Cancellation, niceness: Niceness = NORMAL
+) -> Steps[bytes]:
+    """Run what may take long, as a load may; return what psql answers. Raise OperationFailed with what it said."""
+    answers = bytearray()
+    with _session(server, database, niceness) as psql, cancellation.interrupting(psql.kill):
         began = time.monotonic()
         yield Progress(0, None, 0, 0.0)
         with contextlib.suppress(InputClosed):
             psql.begin()
-            psql.write(_PATIENCE + b"ANALYZE;\n", lambda _: None)
+            psql.write(script, answers.extend)
         psql.end_input()
-        while psql.read():
+        while answer := psql.read():
+            answers += answer
+            if len(answers) > OUTPUT_LIMIT:
+                raise OperationFailed("too-much-output", f"psql has more to say of {database} than can be read.")
             yield Progress(0, None, 0, round(time.monotonic() - began, 3))
         finished = psql.finish(timeout=None)
         cancellation.check()
         if finished.status:
             raise server.database(database).explain(finished, "psql")
+    return bytes(answers)
 
 
 @contextlib.contextmanager
-def _session(server: Server, database: str) -> Iterator[Dialogue]:
+def _session(server: Server, database: str, niceness: Niceness) -> Iterator[Dialogue]:
     """A psql to be fed; whatever goes wrong, the server's side of it is ended too."""
     application = f"{LOAD_APPLICATION}-{secrets.token_hex(6)}"
     try:
-        with server.database(database).open_load(application) as psql:
+        with server.database(database).open_load(application, niceness=niceness) as psql:
             yield psql
     except BaseException as failure:
         try:
@@ -93,7 +115,7 @@ def _session(server: Server, database: str) -> Iterator[Dialogue]:
         raise
 
 
-def _load(loading: Loading, psql: Dialogue, cancellation: Cancellation) -> Steps[None]:
+def _load(loading: Loading, psql: Dialogue, cancellation: Cancellation) -> Steps[Loaded]:
     text = LoadText(loading.restricted)
     answers = _Answers(loading, CopyCheck(text, loading.backup.rows))
     with open_backup(loading.path) as file:
@@ -105,6 +127,7 @@ def _load(loading: Loading, psql: Dialogue, cancellation: Cancellation) -> Steps
     if finished.status:
         raise _failed(loading, finished, text)
     answers.finish()
+    return Loaded(text.not_valid)
 
 
 class _Answers:

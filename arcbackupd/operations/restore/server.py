@@ -49,13 +49,13 @@ class Server:
 
     def properties(self, name: str) -> Properties | None:
         """What a database is; ``None`` when there is none, or only what a DROP that was interrupted left of it."""
-        rows = self._query(sql.PROPERTIES.format(name=sql.literal(name)))
+        rows = self.query(sql.PROPERTIES.format(name=sql.literal(name)))
         found = Properties.model_validate(json.loads(rows[0])) if rows else None
         return None if found and found.datconnlimit == sql.INVALID else found
 
     def names_like(self, prefix: str) -> list[str]:
         """All databases whose name begins so, newest first."""
-        return self._query(sql.names_like(prefix))
+        return self.query(sql.names_like(prefix))
 
     def create_statement(self, name: str, like: Properties | None) -> str:
         """SQL that creates a database like another one, or a default one."""
@@ -64,7 +64,16 @@ class Server:
     def create(self, name: str, like: Properties | None) -> int:
         """Create a database like another one, or a default one; return its identity."""
         self._maintenance.execute(self.create_statement(name, like), timeout=_LONG_SECONDS)
-        return int(self._query(sql.identity(name))[0])
+        return int(self.query(sql.identity(name))[0])
+
+    def identity(self, name: str) -> int | None:
+        """The identity of a database, also of what an interrupted DROP left of it; ``None``: there is none."""
+        return next(map(int, self.query(sql.identity(name))), None)
+
+    def is_template(self, name: str) -> bool:
+        """Whether a database is a template, which can't be dropped."""
+        found = self.properties(name)
+        return found is not None and found.datistemplate
 
     def drop(self, name: str) -> None:
         """Drop a database if it exists, whoever is connected to it."""
@@ -90,11 +99,11 @@ class Server:
 
     def end_sessions(self, *names: str) -> int:
         """End all sessions of databases; return how many there were."""
-        return int(self._query(sql.end_sessions(names))[0])
+        return int(self.query(sql.end_sessions(names))[0])
 
     def end_application(self, name: str) -> int:
         """End the sessions of one application name; return how many there were."""
-        return int(self._query(sql.end_application(name))[0])
+        return int(self.query(sql.end_application(name))[0])
 
     def swap(self, statements: Sequence[str], names: Sequence[str], cancellation: Cancellation) -> None:
         """Rename in one transaction; sessions that were just beginning when it was closed are ended first."""
@@ -115,7 +124,7 @@ class Server:
 
     def drop_invalid(self, name: str) -> None:
         """Drop what a DROP that was interrupted left of a database."""
-        if self._query(sql.invalid(name)):
+        if self.query(sql.invalid(name)):
             self.drop(name)
 
     def create_roles(self, names: Sequence[str]) -> None:
@@ -126,30 +135,30 @@ class Server:
 
     def missing_roles(self, names: Sequence[str]) -> list[str]:
         """Those of the names that no role has."""
-        return self._query(sql.missing_roles(names)) if names else []
+        return self.query(sql.missing_roles(names)) if names else []
 
     def prepared_transactions(self, name: str) -> list[str]:
         """Names of a database's prepared transactions."""
-        return self._query(sql.prepared_transactions(name))
+        return self.query(sql.prepared_transactions(name))
 
     def replication(self, name: str) -> list[str]:
         """A database's subscriptions and active logical slots, in words."""
-        return self._query(sql.replication(name))
+        return self.query(sql.replication(name))
 
     def written(self, name: str) -> str:
         """What changes whenever anything is written to a database; its sessions that go on may lag behind."""
-        return self._query(sql.written(name, statistics_are_exact=self._major() >= _EXACT_STATISTICS))[0]
+        return self.query(sql.written(name, statistics_are_exact=self._major() >= _EXACT_STATISTICS))[0]
 
     def _major(self) -> int:
         return int(self.version().partition(".")[0])
 
     def size(self, name: str) -> int:
         """Bytes of a database."""
-        return int(self._query(sql.size(name))[0])
+        return int(self.query(sql.size(name))[0])
 
     def free_space(self) -> int:
         """Bytes free where the server keeps its data."""
-        return self._maintenance.free_space(self._query(sql.DATA_DIRECTORY)[0])
+        return self._maintenance.free_space(self.query(sql.DATA_DIRECTORY)[0])
 
     def shown(self, *statements: str, database: str = sql.MAINTENANCE) -> str:
         """Statements as a shell would run them."""
@@ -165,5 +174,6 @@ class Server:
         command = self.database(database).dump_command(DUMP_APPLICATION, timedelta(minutes=1))
         return f"{command.shown()} | gzip"
 
-    def _query(self, statement: str) -> list[str]:
+    def query(self, statement: str) -> list[str]:
+        """The first field of each row, asked in the maintenance database."""
         return [row[0] for row in self._maintenance.query(statement)]
