@@ -1,0 +1,289 @@
+"""Restore drills through daemon and client on real containers: beside the live database, and in throwaway ones."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import signal
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from arcbackupd.dumps.manifest import Contents
+from arcbackupd.operations.cancellation import Cancellation
+from arcbackupd.operations.drill.notes import Notes
+from arcbackupd.operations.drill.scratch import InContainer
+from arcbackupd.operations.restore.server import Server
+from arcbackupd.settings import Engine as EngineSettings
+from arcbackupd.settings import read_installation
+from arcbackupd.stack.containers import ContainerEngine
+from arcbackupd.stack.throwaway import LABEL
+from tests.e2e.restoring import BY_HAND, FOREIGN, NEW, SECONDS, Quick, call, inserted, with_manifest
+from tests.e2e.support import fingerprint, watching_arguments
+from tests.harness import images
+from tests.harness.daemon import Daemon
+from tests.harness.engine import LABEL as OF_TESTS
+from tests.harness.engine import Engine
+from tests.harness.process import wait_until
+from tests.harness.stack import PGDATA, ArcsecondStack
+
+HERE = {"place": "database", "max_load": 10_000}
+APART = {"place": "container", "max_load": 10_000}
+ASLEEP = "\nDO $$ BEGIN PERFORM pg_catalog.pg_sleep(600); END $$;\n"
+HOSTILE = """
+DO $$ BEGIN
+    EXECUTE 'CREATE ROLE intruder SUPERUSER';
+    EXECUTE $a$COPY (SELECT 1) TO PROGRAM 'touch /tmp/intruder'$a$;
+END $$;
+ALTER ROLE CURRENT_USER SET work_mem TO '64kB';
+"""
+ASK = """
+import json, socket, sys
+for method, parameters in (("Status", {}), ("Verify", {"reference": "latest"})):
+    call = {"method": "io.arcsecond.Backups." + method, "parameters": parameters}
+    with socket.socket(socket.AF_UNIX) as daemon:
+        daemon.connect(sys.argv[1])
+        daemon.sendall(json.dumps(call).encode() + b"\\0")
+        received = b""
+        while not received.endswith(b"\\0"):
+            received += daemon.recv(65536)
+    print(received[:-1].decode())
+"""
+TWO_PHASES = """\
+#!/bin/bash
+# As the official image: a server on the socket alone runs scripts after initdb, and is stopped again.
+set -euo pipefail
+if [ "$(id -u)" = 0 ]; then
+    install -d -o postgres -g postgres -m 0700 "$PGDATA"
+    install -d -o postgres -g postgres -m 3777 /var/run/postgresql
+    exec setpriv --reuid postgres --regid postgres --init-groups "$0" "$@"
+fi
+initdb --pgdata "$PGDATA" --username "$POSTGRES_USER" --pwfile <(printf '%s\\n' "$POSTGRES_PASSWORD") \\
+    --auth scram-sha-256 --encoding UTF8 --locale C.UTF-8 --no-sync --no-instructions
+echo "unix_socket_directories = '/var/run/postgresql,/tmp'" >>"$PGDATA/postgresql.conf"
+pg_ctl -D "$PGDATA" -o "-c listen_addresses=''" -w start
+sleep 3
+pg_ctl -D "$PGDATA" -m fast -w stop
+exec "$@"
+"""
+
+
+@contextmanager
+def drilling(stack: ArcsecondStack, drill: dict[str, object] = HERE) -> Iterator[Daemon]:
+    with Daemon(stack, jobs=BY_HAND, drill=drill) as daemon:
+        yield daemon
+
+
+def containers(stack: ArcsecondStack) -> list[str]:
+    """Return the names of this stack's throwaway containers: others' tests have theirs on the same engine."""
+    notes = Notes(stack.state_dir / "drill.json").all()
+    names = stack.engine.run("ps", "--all", f"--filter=label={LABEL}", "--format={{.Names}}").stdout.split()
+    return [name for name in names if name in {made.name for made in notes}]
+
+
+def volumes(engine: Engine) -> set[str]:
+    return set(engine.run("volume", "ls", "--quiet").stdout.split())
+
+
+def test_a_drill_beside_the_live_database_proves_the_newest_dump_and_everything_tells_of_it(quick: Quick) -> None:
+    with drilling(quick.stack) as daemon:
+        name = daemon.json("backup")["name"]
+        before, started = fingerprint(quick.stack), quick.started_at()
+        job = daemon.json("jobs", "run", "drill")["job"]
+        assert (job["last_outcome"], job["last_error"]) == ("done", None)
+        said = daemon.ctl("verify", NEW).out
+        assert "Loading" in said
+        assert f"{NEW} is proved restorable in " in said
+        rows = {row["name"]: row for row in daemon.listed()}
+        assert rows[name]["proved_at"] is not None
+        assert rows[NEW]["proved_in_s"] > 0
+        drill = daemon.json("inspect", name)["backup"]["drill"]
+        assert (drill["outcome"], drill["place"]) == ("proved", "database")
+        status = call(daemon, "Status")
+        assert status["drills"]["last"]["name"] == NEW
+        assert 0 < status["drills"]["proved"]["load_s"] <= status["drills"]["proved"]["duration_s"]
+        assert [problem["code"] for problem in status["problems"]] == []
+        assert "proved restorable" in daemon.ctl("list").out
+        assert "Proved restorable: " in daemon.ctl("status").out
+        assert (fingerprint(quick.stack), quick.started_at()) == (before, started)
+        quick.assert_tidy(daemon)
+        daemon.restart()
+        assert daemon.listed()[0]["proved_at"] == rows[name]["proved_at"]
+
+
+def test_a_dump_that_fails_its_drill_is_loud_until_a_newer_one_passes(quick: Quick) -> None:
+    forged = "backup-20260103-000000.sql.gz"
+    contents = Contents(rows={"public.frames": 2, "public.marks": 1, "public.zeniths": 300})
+    with drilling(quick.stack) as daemon:
+        with_manifest(quick.kept.read_bytes(), daemon.path(forged), contents=contents)
+        before = fingerprint(quick.stack)
+        drill = daemon.json("verify", forged, status=1)
+        assert (drill["outcome"], drill["code"]) == ("failed", "rows-differ")
+        assert daemon.log_lines("failed its restore drill")
+        [problem] = [p for p in call(daemon, "Status")["problems"] if p["code"] == "drill-failed"]
+        assert problem["severity"] == "critical"
+        daemon.ctl("status", status=2)
+        assert "failed" in daemon.ctl("inspect", forged).out
+        with quick.stack.backups.joinpath(forged).open("r+b") as file:
+            file.truncate(70_000)
+        assert daemon.json("verify", forged, status=1)["code"] == "broken-backup"
+        quick.drop_in(inserted(quick.sql, "\nSELECT no_such_function();\n"))
+        assert daemon.json("verify", FOREIGN, status=1)["code"] == "load-failed"
+        daemon.json("backup")
+        daemon.json("jobs", "run", "drill")
+        daemon.ctl("status", status=0)
+        assert fingerprint(quick.stack) == before
+        quick.assert_tidy(daemon)
+
+
+def test_a_drill_in_a_container_is_cut_off_and_leaves_nothing_even_of_a_hostile_dump(quick: Quick) -> None:
+    stack = quick.stack
+    with drilling(stack, APART) as daemon, watching_arguments() as seen:
+        before, there = fingerprint(stack), volumes(stack.engine)
+        assert daemon.json("verify", NEW)["outcome"] == "proved"
+        quick.drop_in(inserted(quick.sql, HOSTILE + ASLEEP))
+        with daemon.client("verify", FOREIGN) as client:
+            [name] = wait_until(lambda: containers(stack), "a throwaway container", seconds=SECONDS)
+            told = json.loads(stack.engine.run("inspect", name).stdout)[0]
+            wait_until(
+                lambda: "intruder" in stack.exec(name, "ls", "/tmp", check=False).stdout,
+                "the hostile dump to have its way in its container",
+                seconds=SECONDS,
+            )
+            host = told["HostConfig"]
+            assert (host["NetworkMode"], host["Memory"], host["PidsLimit"]) == ("none", 2 << 30, 256)
+            assert "no-new-privileges" in str(host["SecurityOpt"])
+            assert [mount for mount in told["Mounts"] if mount["Type"] == "bind"] == []
+            password = next(v for v in told["Config"]["Env"] if v.startswith("POSTGRES_PASSWORD=")).partition("=")[
+                2
+            ]
+            assert password not in ("", stack.password)
+            call(daemon, "Cancel", operation=call(daemon, "Status")["operation"]["id"])
+            assert client.wait(SECONDS) == 1
+        wait_until(lambda: not containers(stack), "the container to be gone", seconds=SECONDS)
+        assert volumes(stack.engine) == there
+        assert stack.psql("SELECT count(*) FROM pg_roles WHERE rolname = 'intruder'") == "0"
+        assert "intruder" not in stack.exec(stack.database, "ls", "/tmp").stdout
+        assert fingerprint(stack) == before
+        quick.assert_tidy(daemon)
+        assert call(daemon, "Status")["drills"]["last"]["name"] == NEW, "an interrupted drill is no failure"
+    assert not [words for words in seen if any(password in word for word in words)]
+
+
+def test_a_daemon_that_is_killed_in_a_drill_leaves_nothing_once_it_is_back(quick: Quick) -> None:
+    stack = quick.stack
+    with drilling(stack) as daemon:
+        quick.drop_in_held()
+        with quick.held():
+            with daemon.client("verify", FOREIGN):
+                quick.wait_held()
+                [left] = quick.databases()
+                stack.psql("CREATE DATABASE arcbackupd_drill_of_another", "postgres")
+                daemon.kill()
+            assert quick.databases() == {left, "arcbackupd_drill_of_another"}
+            daemon.start()
+            wait_until(lambda: left not in quick.databases(), "the scratch database to be dropped", seconds=SECONDS)
+        assert daemon.log_lines("which an interrupted drill left")
+        assert quick.databases() == {"arcbackupd_drill_of_another"}
+        daemon.stop()
+        daemon.configure(drill=APART)
+        daemon.start()
+        stack.psql("DROP DATABASE arcbackupd_drill_of_another", "postgres")
+        quick.drop_in(inserted(quick.sql, ASLEEP))
+        with daemon.client("verify", FOREIGN):
+            wait_until(lambda: containers(stack), "a throwaway container", seconds=SECONDS)
+            daemon.kill()
+        [name] = containers(stack)
+        (stack.state_dir / "drill.json").unlink()  # its label tells, too
+        daemon.start()
+        gone = lambda: name not in stack.engine.run("ps", "--all", "--format={{.Names}}").stdout
+        wait_until(gone, "the container to be removed", seconds=SECONDS)
+        quick.assert_tidy(daemon)
+
+
+def test_a_start_of_the_backend_never_waits_for_a_drill(stack16: ArcsecondStack) -> None:
+    """The boot's dump ends a drill that would have gone on for minutes, and is from before the migrations."""
+    with drilling(stack16) as daemon:
+        daemon.wait_boot_dumps(1, seconds=SECONDS)
+        text = gzip.decompress(daemon.path(daemon.json("backup")["name"]).read_bytes()).decode()
+        daemon.path(FOREIGN).write_bytes(gzip.compress(inserted(text, ASLEEP).encode()))
+        daemon.configure(boot={"min_interval": "1ms"})
+        daemon.signal(signal.SIGHUP)
+        daemon.wait_log("The configuration was read again")
+        with daemon.client("verify", FOREIGN) as client:
+            asleep = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+            wait_until(lambda: stack16.psql(asleep) == "1", "the drill to be at work", seconds=SECONDS)
+            count = len(daemon.names())
+            stack16.restart_backend(wait=False)
+            names = daemon.wait_boot_dumps(count + 1, seconds=SECONDS)
+            assert client.wait(SECONDS) == 1
+        stack16.wait_backend()
+        assert daemon.json("inspect", names[-1])["backup"]["before_migrations"] is True
+        assert daemon.log_lines("was interrupted because a boot dump is wanted now")
+        left = "SELECT count(*) FROM pg_database WHERE datname LIKE 'arcbackupd%'"
+        wait_until(lambda: stack16.psql(left) == "0", "the scratch database to be dropped", seconds=SECONDS)
+        assert call(daemon, "Status")["drills"]["last"] is None
+
+
+def test_a_member_of_the_group_sees_what_is_proved_and_may_drill_nothing(quick: Quick) -> None:
+    with Daemon(quick.stack, jobs=BY_HAND, drill=HERE, control={"group": "nogroup"}) as daemon:
+        done = subprocess.run(
+            ["/usr/bin/python3", "-c", ASK, str(daemon.stack.control_socket)],
+            user="nobody",
+            group="nogroup",
+            extra_groups=[],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        )
+        status, verify = map(json.loads, done.stdout.splitlines())
+        assert status["parameters"]["drills"] == {"last": None, "proved": None}
+        assert verify["error"] == "io.arcsecond.Backups.Refused"
+        assert quick.databases() == set()
+
+
+def test_the_official_image_s_first_server_is_not_taken_for_the_one_and_its_volume_goes(
+    docker_engine: Engine, quick: Quick, tmp_path: Path
+) -> None:
+    """An image that starts its server twice and declares a volume, as postgres:16 does."""
+    model, tag = f"drill-model-{uuid.uuid4().hex[:8]}", f"arcbackupd-test/two-phases:{uuid.uuid4().hex[:8]}"
+    entrypoint = tmp_path / "two-phases"
+    entrypoint.write_text(TWO_PHASES)
+    entrypoint.chmod(0o755)
+    create = ("create", *docker_engine.limits(), "--label", OF_TESTS, "--name", model)
+    docker_engine.run(*create, images.postgres(docker_engine, 16))
+    docker_engine.run("cp", str(entrypoint), f"{model}:/two-phases")
+    changes = (f"--change=VOLUME {PGDATA}", '--change=ENTRYPOINT ["/two-phases"]')
+    docker_engine.run("commit", *changes, model, tag)
+    docker_engine.run("rm", model)
+    docker_engine.run(*create, tag)
+    there = volumes(docker_engine)
+    try:
+        settings = EngineSettings(kind="docker", socket=docker_engine.url, database=model)
+        installation = read_installation(quick.stack.install_dir)
+        throwaways = ContainerEngine(settings).throwaways(uuid.uuid4().hex)
+        live = Server(ContainerEngine(settings), installation)
+        scratch = InContainer(throwaways, installation, live, Notes(tmp_path / "drill.json"))
+        server = _outcome(scratch.open(Cancellation()))
+        began = server.query("SELECT pg_postmaster_start_time()")
+        time.sleep(4)
+        assert server.query("SELECT pg_postmaster_start_time()") == began
+        assert len(volumes(docker_engine) - there) == 1
+        _outcome(scratch.remove(Cancellation()))
+        assert volumes(docker_engine) == there
+        assert Notes(tmp_path / "drill.json").all() == ()
+    finally:
+        docker_engine.run("rm", "-f", "-v", model, check=False)
+        docker_engine.run("rmi", "-f", tag, check=False)
+
+
+def _outcome(steps):  # type: ignore[no-untyped-def]
+    try:
+        while True:
+            next(steps)
+    except StopIteration as stop:
+        return stop.value
