@@ -65,6 +65,17 @@ def test_main_job_on_podman(pod_stack: ArcsecondStack) -> None:
             pod_stack.remove_migration(migration)
 
 
+def test_a_drill_in_a_container_on_podman_leaves_nothing(pod_stack: ArcsecondStack) -> None:
+    """A dump is proved restorable in a throwaway container of podman's, which is gone afterwards."""
+    drill = {"place": "container", "max_load": 10_000}
+    with Daemon(tidied(pod_stack), drill=drill, jobs={"dump": {"enabled": False}}) as daemon:
+        daemon.wait_boot_dumps(1, 90)
+        proved = daemon.json("verify", "latest", timeout=400)
+        assert (proved["outcome"], proved["place"], proved["problem"]) == ("proved", "container", None)
+        # Its name is noted before it is made, and forgotten once it is gone: others' tests have theirs here too.
+        assert (pod_stack.state_dir / "drill.json").read_text() == '{"made":[]}'
+
+
 def test_a_start_is_held_until_its_dump_is_taken_on_podman(pod_stack: ArcsecondStack) -> None:
     """A boot's dump on podman, too, is surely from before the migration that its start brings."""
     migration = pod_stack.add_migration()

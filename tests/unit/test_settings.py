@@ -20,6 +20,7 @@ from pydantic import BaseModel
 from arcbackupd.durations import parse_duration
 from arcbackupd.errors import ArcbackupdError, OperationFailed, UsageError
 from arcbackupd.jobs.discard import DiscardJob
+from arcbackupd.jobs.drill import DrillJob
 from arcbackupd.jobs.dump import DumpJob
 from arcbackupd.jobs.prune import PruneJob
 from arcbackupd.settings import (
@@ -386,7 +387,9 @@ def test_a_duration_is_the_sum_of_its_parts(parts: list[tuple[int, str]]) -> Non
 
 ASSIGNMENT = re.compile(r"#([a-z_]+) = (.+?)(  # not set by default)?")
 HEADING = re.compile(r"#?\[([a-z_.]+)\]")
-DEFAULTS_OF_JOBS = MappingProxyType({job.name: job.default_schedule for job in (DumpJob, PruneJob, DiscardJob)})
+DEFAULTS_OF_JOBS = MappingProxyType(
+    {job.name: job.default_schedule for job in (DumpJob, PruneJob, DrillJob, DiscardJob)}
+)
 
 
 @pytest.fixture
@@ -430,6 +433,7 @@ def test_every_setting_is_in_the_example_once_and_no_other_is(example: Path) -> 
     assert {key for key, _, _ in documented(example) if key.startswith("jobs.")} == {
         "jobs.dump.schedule",
         "jobs.prune.schedule",
+        "jobs.drill.schedule",
         "jobs.discard.schedule",
     }
 
@@ -473,12 +477,14 @@ def test_the_example_goes_in_the_order_of_the_settings_and_says_what_is_not_in_f
         "retention",
         "anomalies",
         "restore",
+        "drill",
         "destinations.nas",
         "upload.dumps",
         "upload.secrets",
         "upload.data",
         "jobs.dump",
         "jobs.prune",
+        "jobs.drill",
         "jobs.discard",
         "status",
         "metrics",

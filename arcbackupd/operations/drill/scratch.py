@@ -27,7 +27,7 @@ PREFIX = "arcbackupd_drill_"
 CONTAINER_PREFIX = "arcbackupd-drill-"
 _IN_CONTAINER = "drill"
 _ENGINE_SECONDS = 120.0
-_READY = timedelta(minutes=3)
+_READY = timedelta(minutes=10)
 """For making the data of a new server and starting it, on a slow disk."""
 _PAUSE_SECONDS = 0.3
 _FIRST_PROCESS = "SELECT pg_catalog.split_part(pg_catalog.pg_read_file('postmaster.pid'), chr(10), 1)"
