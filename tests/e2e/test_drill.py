@@ -261,7 +261,8 @@ def test_the_official_image_s_first_server_is_not_taken_for_the_one_and_its_volu
     create = ("create", *docker_engine.limits(), "--label", OF_TESTS, "--name", model)
     docker_engine.run(*create, images.postgres(docker_engine, 16))
     docker_engine.run("cp", str(entrypoint), f"{model}:/two-phases")
-    changes = (f"--change=VOLUME {PGDATA}", '--change=ENTRYPOINT ["/two-phases"]')
+    # A changed entry point takes the command with it.
+    changes = (f"--change=VOLUME {PGDATA}", '--change=ENTRYPOINT ["/two-phases"]', '--change=CMD ["postgres"]')
     docker_engine.run("commit", *changes, model, tag)
     docker_engine.run("rm", model)
     docker_engine.run(*create, tag)
