@@ -124,6 +124,23 @@ def _retention(snapshot: Snapshot) -> Iterator[Family]:
     if snapshot.facts.looked:
         frozen = snapshot.facts.frozen is not None
         yield _one("retention_frozen", "Whether nothing is pruned at present.", frozen)
+        held = snapshot.held is not None
+        yield _one("retention_held", "Whether healthy backups don't age, as the newest one is flagged.", held)
+
+
+def _drills(snapshot: Snapshot) -> Iterator[Family]:
+    last, proved = snapshot.drilled, snapshot.proved
+    if last:
+        yield _one("last_drill_timestamp_seconds", "When the last restore drill began.", last.drilled_at)
+        yield _one("last_drill_failed", "Whether it proved nothing.", not last.proved)
+    if proved:
+        yield _one(
+            "last_proved_drill_timestamp_seconds", "When the last drill that proved one began.", proved.drilled_at
+        )
+        yield _one(
+            "last_proved_backup_timestamp_seconds", "When the backup that it proved was taken.", proved.taken_at
+        )
+        yield _one("restore_load_seconds", "How long loading it took, as a restore does.", proved.load_s)
 
 
 def _jobs(snapshot: Snapshot) -> Iterator[Family]:
@@ -158,5 +175,5 @@ def _alarms(snapshot: Snapshot) -> Iterator[Family]:
     yield _of("alarm_undelivered", "Whether an alarm can't be delivered.", failing)
 
 
-_GROUPS = (_daemon, _state, _backups, _disk, _retention, _jobs, _uploads, _alarms)
+_GROUPS = (_daemon, _state, _backups, _disk, _retention, _drills, _jobs, _uploads, _alarms)
 """What the file holds, in this order."""

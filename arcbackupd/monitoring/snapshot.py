@@ -17,6 +17,7 @@ from arcbackupd.operations.anomalies import newest_healthy
 from arcbackupd.operations.backups import Backups
 from arcbackupd.operations.backups_dir import ROOM_BESIDE_A_DUMP, check_shared_path, disk_error
 from arcbackupd.operations.drill.health import DrillFacts, drill_problems
+from arcbackupd.operations.drill.records import DrillRecord
 from arcbackupd.operations.health import Facts, Flagged, Problem, Room, Severity, Thresholds, UploadFacts, assess
 from arcbackupd.operations.offhost.offhost import DestinationState
 from arcbackupd.operations.restores import Restores
@@ -47,6 +48,10 @@ class Snapshot:
     alarms: list[AlarmState]
     held: str | None = None
     """Why retention keeps what it would remove, though it isn't frozen."""
+    drilled: DrillRecord | None = None
+    """The last restore drill."""
+    proved: DrillRecord | None = None
+    """The last one that proved a backup restorable."""
 
 
 def gather(parts: Parts, clock: ClockWatch, started_at: datetime, found: Sequence[Problem] = ()) -> Snapshot:
@@ -82,7 +87,21 @@ def gather(parts: Parts, clock: ClockWatch, started_at: datetime, found: Sequenc
     )
     limits = thresholds(parts.settings.status, parts.scheduler.period("dump"), parts.scheduler.period("upload"))
     state, problems = assess(facts, limits)
-    return Snapshot(facts, limits, state, problems, last_good, look.backups, jobs, destinations, alarms, look.held)
+    records = parts.backups.drills
+    return Snapshot(
+        facts,
+        limits,
+        state,
+        problems,
+        last_good,
+        look.backups,
+        jobs,
+        destinations,
+        alarms,
+        held=look.held,
+        drilled=records.last(),
+        proved=records.last_proved(),
+    )
 
 
 def thresholds(status: Status, dump: timedelta | None, upload: timedelta | None) -> Thresholds:

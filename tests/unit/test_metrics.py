@@ -18,6 +18,7 @@ from arcbackupd.jobs import JobStatus
 from arcbackupd.monitoring.metrics import exposition
 from arcbackupd.monitoring.monitor import write_textfile
 from arcbackupd.monitoring.snapshot import Snapshot, thresholds
+from arcbackupd.operations.drill.records import DrillRecord
 from arcbackupd.operations.health import Facts, Problem, Room, Severity
 from arcbackupd.operations.offhost.offhost import DestinationState
 from arcbackupd.scheduling import JobState, LastRun
@@ -53,6 +54,16 @@ def destination(**changes: Any) -> DestinationState:
 
 
 RUN = LastRun(NOW - HOUR, NOW - HOUR + timedelta(seconds=90), JobStatus.FAILED, "It failed.")
+DRILL = DrillRecord(
+    name="backup-20260101-050000.sql.gz",
+    taken_at=NOW - 7 * HOUR,
+    content_sha256=None,
+    drilled_at=NOW - 5 * HOUR,
+    outcome="proved",
+    place="database",
+    duration_s=40,
+    load_s=34.5,
+)
 SNAPSHOT = Snapshot(
     facts=Facts(now=NOW, started_at=NOW - 9 * HOUR, last_good=NOW - HOUR, room=Room(5000, 9000, 1000, 10)),
     thresholds=LIMITS,
@@ -70,6 +81,8 @@ SNAPSHOT = Snapshot(
     ],
     destinations=[destination()],
     alarms=[AlarmState("night", "ping", None)],
+    drilled=DRILL.model_copy(update={"drilled_at": NOW - HOUR, "outcome": "failed"}),
+    proved=DRILL,
 )
 
 
@@ -104,6 +117,12 @@ def value(snapshot: Snapshot, name: str, **labels: str) -> float | None:
         ("backups_size_bytes", {}, 1500),
         ("filesystem_free_bytes", {}, 5000),
         ("retention_frozen", {}, 0),
+        ("retention_held", {}, 0),
+        ("last_drill_timestamp_seconds", {}, (NOW - HOUR).timestamp()),
+        ("last_drill_failed", {}, 1),
+        ("last_proved_drill_timestamp_seconds", {}, (NOW - 5 * HOUR).timestamp()),
+        ("last_proved_backup_timestamp_seconds", {}, (NOW - 7 * HOUR).timestamp()),
+        ("restore_load_seconds", {}, 34.5),
         ("job_last_run_timestamp_seconds", {"job": "dump"}, RUN.ended_at.timestamp()),
         ("job_last_run_duration_seconds", {"job": "dump"}, 90),
         ("job_last_run_failed", {"job": "dump"}, 1),

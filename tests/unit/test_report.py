@@ -71,6 +71,10 @@ def told(rows: list[dict[str, Any]], **status: Any) -> Told:
         "retention": {"frozen": None},
         "database": None,
         "destinations": [],
+        "drills": {
+            "last": None,
+            "proved": {"drilled_at": (NOW - HOUR).isoformat(), "load_s": 34.2, "duration_s": 40},
+        },
     }
     goes = {entry["name"]: (NOW + DAY).isoformat() for entry in rows[1:]}
     return Told(said | status, {"backups": rows}, {"verdicts": verdicts, "outlook": goes})
@@ -113,6 +117,14 @@ def test_no_text_from_outside_becomes_a_tag() -> None:
     assert "script" not in outline.tags
     assert "\x1b" not in text
     assert "".join(outline.words).count("<script>alert(1)</script>") > 10
+
+
+def test_it_tells_when_a_backup_was_proved_restorable_and_how_long_that_took() -> None:
+    rows = [row(HOUR, proved_at=(NOW - HOUR).isoformat()), row(2 * HOUR)]
+    assert "loaded in 34 s" in page(told(rows), NOW)
+    assert "no restore drill has proved a backup yet" in page(
+        told(rows, drills={"last": None, "proved": None}), NOW
+    )
 
 
 def test_without_backups_it_says_so() -> None:

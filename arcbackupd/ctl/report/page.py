@@ -91,6 +91,7 @@ def _facts(told: Told, now: datetime) -> Markup:
         ("Backups here", f"{len(here):,}", size(sum(row["size"] for row in here))),
         ("Oldest to go back to", since(good[-1]["taken_at"], now), moment(good[-1]["taken_at"])) if good else None,
         _gap(good, now),
+        _proved((told.status.get("drills") or {}).get("proved"), now),
         _database(told.status.get("database")),
     ]
     cards = (
@@ -98,6 +99,13 @@ def _facts(told: Told, now: datetime) -> Markup:
         for name, value, note in filter(None, facts)
     )
     return element("dl", *cards, class_="facts")
+
+
+def _proved(drill: Row | None, now: datetime) -> tuple[str, str, str]:
+    if drill is None:
+        return ("Proved restorable", "never", "no restore drill has proved a backup yet")
+    took = duration(drill["load_s"] or drill["duration_s"])
+    return ("Proved restorable", since(drill["drilled_at"], now), f"loaded in {took}")
 
 
 def _gap(good: Sequence[Row], now: datetime) -> tuple[str, str, str] | None:
@@ -179,7 +187,7 @@ def _backups(told: Told, now: datetime) -> Markup:
     why = {verdict["name"]: verdict for verdict in told.retention["verdicts"]}
     goes = told.retention.get("outlook") or {}
     rows = [_backup(row, why.get(row["name"]), goes, now) for row in told.listed["backups"]]
-    titles = ["Name", "Age", "Size", "Rows", "Reason", "State", "Stored", "Kept because", "Goes"]
+    titles = ["Name", "Age", "Size", "Rows", "Reason", "State", "Proved", "Stored", "Kept because", "Goes"]
     whole = table("Every backup, newest first", titles, rows, class_="backups")
     return element("details", element("summary", f"Show {plural(len(rows), 'backup')}"), whole)
 
@@ -194,6 +202,7 @@ def _backup(row: Row, verdict: Row | None, goes: Mapping[str, str], now: datetim
         "?" if rows is None else f"{rows:,}",
         row["reason"],
         badge(row),
+        since(row["proved_at"], now) if row.get("proved_at") else "-",
         ", ".join(row["stored"]),
         verdict["why"] if verdict else "-",
         f"{gone:%d %b %Y}" if gone else "not soon" if verdict else "-",
