@@ -30,6 +30,14 @@ _ESCAPED = {
     "\\": "\\",
     "$": "$$",
 }
+_BRACE = re.compile(r"[{}]")
+_DEEPEST = 50
+"""Braces inside braces; each level reads again what stands inside."""
+_SUBSTITUTED_LIMIT = 4 << 20
+"""Characters that all substitutions of a file may bring in: a value that doubles the one before it knows no end.
+
+It is more than Linux lets a program have in its environment.
+"""
 _OPERATORS = (":-", ":+", ":?", "-", "+", "?")
 
 
@@ -48,15 +56,13 @@ class _Parser:
         self._environment = environment
         self._values: dict[str, str] = {}
         self._position = 0
+        self._substituted = 0
 
     def parse(self) -> dict[str, str]:
         while self._to_next_statement():
             key, has_value = self._key()
             if has_value:
-                try:
-                    self._values[key] = self._value()
-                except RecursionError:
-                    raise self._error("a ${…} inside others, too many of them") from None
+                self._values[key] = self._value()
             elif key in self._environment:
                 self._values[key] = self._environment[key]
         return self._values
@@ -128,9 +134,7 @@ class _Parser:
         if text.startswith("$", position):
             return "$", position + 1
         if text.startswith("{", position):
-            end = _closing_brace(text, position)
-            if end < 0:
-                raise self._error("a ${ without its } (write $$ for a dollar sign)")
+            end = self._closing_brace(text, position)
             return self._braced(text[position + 1 : end]), end + 1
         name = _NAME.match(text, position)
         if name is None:
@@ -151,6 +155,16 @@ class _Parser:
         given = bool(value) if operator.startswith(":") else value is not None
         return self._operate(operator[-1], given, value or "", rest[len(operator) :], name[0])
 
+    def _closing_brace(self, text: str, position: int) -> int:
+        depth = 0
+        for brace in _BRACE.finditer(text, position):
+            depth += 1 if brace[0] == "{" else -1
+            if depth == 0:
+                return brace.start()
+            if depth > _DEEPEST:
+                raise self._error("a ${…} inside others, too many of them")
+        raise self._error("a ${ without its } (write $$ for a dollar sign)")
+
     def _operate(self, operator: str, given: bool, value: str, argument: str, name: str) -> str:
         if operator == "+":
             return self._expand(argument) if given else ""
@@ -161,16 +175,11 @@ class _Parser:
         return self._expand(argument)
 
     def _lookup(self, name: str) -> str | None:
-        return self._environment.get(name, self._values.get(name))
-
-
-def _closing_brace(text: str, position: int) -> int:
-    depth = 0
-    for index in range(position, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[index], 0)
-        if depth == 0:
-            return index
-    return -1
+        value = self._environment.get(name, self._values.get(name))
+        self._substituted += len(value or "")
+        if self._substituted > _SUBSTITUTED_LIMIT:
+            raise self._error("the values that are put in for $… are too long")
+        return value
 
 
 def _unescape(match: re.Match[str]) -> str:

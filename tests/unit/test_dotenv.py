@@ -203,10 +203,21 @@ def test_hostile_texts_take_no_time_and_no_stack(text: str) -> None:
             read(f"A={quote}{text}{quote}")
 
 
-@pytest.mark.parametrize("depth", [10, 2000])
+@pytest.mark.parametrize("depth", [10, 50])
+def test_defaults_within_defaults_are_read(depth: int) -> None:
+    assert value("${U:-" * depth + "x" + "}" * depth) == "x"
+
+
+@pytest.mark.parametrize("depth", [51, 100_000])
 def test_defaults_within_defaults_end_somewhere(depth: int) -> None:
-    text = "${U:-" * depth + "x" + "}" * depth
-    try:
-        assert value(text) == "x"
-    except DotenvError as error:
-        assert depth > 100, error  # noqa: PT017  # a shallow one must be read
+    with pytest.raises(DotenvError, match=r"line 1: .* too many of them"):
+        read("A=" + "${U:-" * depth + "x" + "}" * depth)
+
+
+def test_values_that_double_one_another_are_refused_before_they_fill_the_memory() -> None:
+    with pytest.raises(DotenvError, match=r"line 2\d: the values that are put in for \$… are too long"):
+        read("A=x\n" + "A=$A$A\n" * 60)
+
+
+def test_values_may_be_as_long_as_a_program_s_environment() -> None:
+    assert read("A=" + "x" * 131_000 + "\n" + "B=$A\n" * 30)["B"] == "x" * 131_000
