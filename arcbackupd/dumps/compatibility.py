@@ -18,7 +18,8 @@ _LONGEST_PLAN = 8 << 20
 _LONGEST_LINE = 4096
 _ANSI = re.compile(r"\x1b\[[0-9;:?]*[A-Za-z]")
 # With --verbosity 2 the dependencies follow the name: "[X]  app.0002_b ... (app.0001_a, other.0001_c)".
-_PLAN_LINE = re.compile(r"\[[X ]\] {1,4}([^\W\d]\w*\.[^\s.()]+)(?:\s+\.\.\. \(.*\))?")
+# A name is shown on a terminal: one with control characters is none.
+_PLAN_LINE = re.compile(r"\[[X ]\] {1,4}([^\W\d]\w*\.[^\s.()\x00-\x1f\x7f-\x9f]+)(?:\s+\.\.\. \(.*\))?")
 _EMPTY_PLAN = "(no migrations)"
 _NUMBER = re.compile(r"(\d{1,9})(?:_|$)", re.ASCII)
 _SQUASH = re.compile(r"(\d{1,9})_(?:.*_)?squashed_(\d{1,9})(?:_.*)?", re.ASCII)

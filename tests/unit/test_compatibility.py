@@ -44,6 +44,11 @@ def test_noise_colours_and_line_ends_are_passed_over() -> None:
     assert parse_showmigrations_plan(text) == ("auth.0001_initial", "core.0002_target", "été.0001_initial")
 
 
+def test_what_holds_control_characters_is_no_name_since_names_are_shown_on_a_terminal() -> None:
+    plan = "[X]  a.0001_x\x1b\x1b[1m[2J\n[X]  a.0002_\x07\n[X]  a.0003_\x9b2J\n[X]  a.0004_y\n"
+    assert parse_showmigrations_plan(plan) == ("a.0004_y",)
+
+
 def test_code_without_migrations_has_an_empty_plan() -> None:
     assert parse_showmigrations_plan("warning: x\n\x1b[31;1m(no migrations)\x1b[0m\n") == ()
 
