@@ -45,7 +45,11 @@ _HEADER = struct.Struct("<2sBBIBBH2sH")
 _MAGIC = b"\x1f\x8b"
 _DEFLATE, _FEXTRA, _UNIX = 8, 4, 3
 _EMPTY_BODY = b"\x03\x00" + bytes(8)  # an empty deflate block, then CRC-32 and length of nothing
-_GZIP_ERRORS: tuple[type[Exception], ...] = (IsalError, OSError)  # type: ignore[assignment]  # isal mistypes it
+_GZIP_ERRORS: tuple[type[Exception], ...] = (
+    IsalError,  # type: ignore[assignment]  # isal mistypes it
+    OSError,
+    OverflowError,  # a header with a name or a comment longer than isal's buffer
+)
 _MANIFEST_ID, _CONTENTS_ID = b"AB", b"AC"
 MEMBER_SIZE = _HEADER.size + SUBFIELD_LIMIT + len(_EMPTY_BODY)
 """Bytes of the manifest's member, from the beginning of the file to that of the SQL's member."""

@@ -243,6 +243,7 @@ def test_a_changed_byte_of_the_data_never_passes_for_the_same_sql(place: int, ch
         (gzip.compress(SMALL)[:-8] + bytes(8), "damaged"),
         (gzip.compress(SMALL) + b"something else", "wrong magic number"),
         (b"\x1f\x8b\x07" + bytes(20), "damaged|wrong"),
+        (b"\x1f\x8b\x08\x08" + bytes(6) + b"n" * 600_000, "damaged"),  # a header that goes on and on
     ],
 )
 def test_what_is_no_whole_gzip_says_what_is_wrong_with_it(data: bytes, problem: str | None) -> None:
