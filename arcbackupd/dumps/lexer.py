@@ -89,6 +89,7 @@ class Lexer:
         self._in_statement = False
         self._parentheses = 0
         self._blocks = 0
+        self._is_routine: bool | None = None
         self._dollar_tag = b""
         self._comment_depth = 0
         self._comment_line = bytearray()
@@ -189,6 +190,7 @@ class Lexer:
         self._head_from = position
         self._in_statement = True
         self._parentheses = self._blocks = 0
+        self._is_routine = None
         return self._enter(self._statement, position)
 
     def _statement(self, buffer: bytes, position: int) -> int:
@@ -244,8 +246,11 @@ class Lexer:
                     self._blocks -= 1
 
     def _in_routine(self, buffer: bytes, start: int) -> bool:
-        self._keep_head(buffer, start)
-        return _ROUTINE.match(self._head) is not None
+        """Whether a statement begins as a routine does: settled by what stands before the first such word."""
+        if self._is_routine is None:
+            self._keep_head(buffer, start)
+            self._is_routine = _ROUTINE.match(self._head) is not None
+        return self._is_routine
 
     def _open_parenthesis(self, _buffer: bytes, start: int, _position: int) -> int:
         self._parentheses += 1

@@ -545,6 +545,7 @@ HOSTILE_TO_PATTERNS: dict[str, Callable[[int], bytes]] = {
     "semicolons": lambda n: b";" * n,
     "semicolons in a body": lambda n: b"CREATE FUNCTION f() BEGIN ATOMIC " + b";" * n,
     "ends in a body": lambda n: b"CREATE FUNCTION f() BEGIN ATOMIC " + b"CASE END;" * (n // 9),
+    "a routine's space and begins": lambda n: b"CREATE" + b" " * (n // 2) + b"x" + b" BEGIN" * (n // 12) + b";",
     "begins": lambda n: b"SELECT " + b"BEGIN " * (n // 6),
     "dollar quotes in a body": lambda n: b"CREATE FUNCTION f() BEGIN ATOMIC " + b" ".join(b"$t%d$;" % i for i in range(n // 9)),
     "comments opened in a body": lambda n: b"CREATE FUNCTION f() BEGIN ATOMIC " + b"/* " * (n // 6) + b"*/ " * (n // 6) + b";",
