@@ -58,9 +58,10 @@ class Scanner:
         self._problem: str | None = None
         self._codec = "utf-8"
         self._versions: dict[bytes, str] = {}
-        self._roles: set[bytes] = set()
-        self._rows: dict[bytes, int] = {}
+        self._roles: set[str] = set()
+        self._rows: dict[str, int] = {}
         self._copying: sqltext.CopyHeader | None = None
+        self._table = ""
         self._migration_data: bytearray | None = None
         self._migrations: tuple[str, ...] | None = None
         self._statements = 0
@@ -76,12 +77,12 @@ class Scanner:
     @property
     def table(self) -> str | None:
         """The table whose rows are being read, while they are."""
-        return sqltext.decode(self._copying.table, self._codec) if self._copying else None
+        return self._table if self._copying else None
 
     @property
     def rows_read(self) -> int:
         """Rows read so far of the table whose rows are being read."""
-        return self._rows[self._copying.table] if self._copying else 0
+        return self._rows[self._table] if self._copying else 0
 
     def feed(self, block: bytes) -> None:
         """Read the next block of the text."""
@@ -97,9 +98,9 @@ class Scanner:
             length=self._length,
             sha256=self._sql.hexdigest(),
             content_sha256=self._content.hexdigest(),
-            rows={sqltext.decode(table, self._codec): count for table, count in self._rows.items()},
+            rows=self._rows,
             migrations=self._migrations,
-            roles=tuple(sorted(sqltext.decode(role, self._codec) for role in self._roles)),
+            roles=tuple(sorted(self._roles)),
             server_version=self._versions.get(b"from database"),
             pg_dump_version=self._versions.get(b"by pg_dump"),
         )
@@ -146,21 +147,21 @@ class Scanner:
         """Learn from a statement; a COPY's rows are counted from here on."""
         self._statements += 1
         self._not_the_end()
-        self._roles |= sqltext.roles_named(head)
+        self._roles |= {sqltext.decode(role, self._codec) for role in sqltext.roles_named(head)}
         if setting := sqltext.setting(head):
             self._heed(*setting)
         self._copying = sqltext.copy_header(head)
         if self._copying is None:
             return False
-        self._rows.setdefault(self._copying.table, 0)
+        self._table = sqltext.decode(self._copying.table, self._codec)
+        self._rows.setdefault(self._table, 0)
         if self._copying.table == MIGRATIONS_TABLE:
             self._migration_data = bytearray()
         return True
 
     def data(self, buffer: bytes, start: int, end: int) -> None:
         """Count rows; keep those of ``django_migrations``."""
-        assert self._copying is not None
-        self._rows[self._copying.table] += buffer.count(b"\n", start, end)
+        self._rows[self._table] += buffer.count(b"\n", start, end)
         if self._migration_data is not None:
             self._migration_data += buffer[start : min(end, start + MIGRATIONS_LIMIT - len(self._migration_data))]
 

@@ -230,6 +230,13 @@ def test_without_standard_strings_a_backslash_escapes_in_every_string() -> None:
     assert scan(dump(body, strings=b"on")).problem is not None
 
 
+def test_a_name_is_read_in_the_encoding_that_holds_where_it_stands() -> None:
+    body = b"GRANT x TO \xf1;\nCOPY t\xf1 (a) FROM stdin;\n1\n\\.\nSET client_encoding = 'LATIN2';\nCOPY t\xf1 (a) FROM stdin;\n\\.\n"
+    told = scan(dump(body, encoding=b"LATIN1"))
+    assert told.rows == {"tñ": 1, "tń": 0}
+    assert told.roles == ("ñ",)
+
+
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @settings(max_examples=20, deadline=None)
 @given(data=st.data())
