@@ -14,7 +14,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 export PYTHON PREFIX DESTDIR WHEEL PIP_ARGS DATA
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench check build install-host uninstall-host constraints clean
+.PHONY: help demo test bench fuzz check build install-host uninstall-host constraints clean
 
 help:  ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s%s\n", $$1, $$2 }' Makefile
@@ -27,6 +27,9 @@ test: $(VENV)/.dev  ## run every test that this machine allows; ends with what w
 
 bench: $(VENV)/.bench  ## measure beside the peers, and write bench/RESULTS.md (BENCH_ARGS="--help" tells how much)
 	$(BIN)/python -m bench $(BENCH_ARGS)
+
+fuzz: $(VENV)/.fuzz  ## fuzz what reads hostile input: FUZZ_TARGET (all), FUZZ_SECONDS (1800 each), FUZZ_KEEP=1
+	$(BIN)/python -m tests.fuzz --seconds $(or $(FUZZ_SECONDS),1800) $(if $(filter-out 0 no,$(FUZZ_KEEP)),--keep) $(FUZZ_TARGET)
 
 check: $(VENV)/.dev  ## formatting, lint, types and the fast tests, in under two minutes
 	$(BIN)/ruff format --check .
@@ -47,7 +50,7 @@ constraints:  ## pin the newest versions of everything, in constraints.txt
 	scripts/constraints $(PYTHON) constraints.txt
 
 clean:  ## remove what was made here
-	rm -rf $(VENV) .demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .demo .fuzz build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find arcbackupd tests bench -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 # Stamps: each step is done once, and again when what it reads has changed.
@@ -65,6 +68,11 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/.made
 $(VENV)/.dev: $(VENV)/.demo
 	@echo "Installing what the tests need …"
 	@$(PIP) --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.fuzz: $(VENV)/.demo
+	@echo "Installing what the fuzzer needs …"
+	@$(PIP) --editable '.[fuzz]'
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.demo
