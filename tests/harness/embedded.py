@@ -2,7 +2,7 @@
 
 from arcbackupd.demo.server import WHEELS, EmbeddedPostgres, EmbeddedPostgresError, find_installation
 
-__all__ = ["EmbeddedPostgres", "EmbeddedPostgresError", "available_majors"]
+__all__ = ["EmbeddedPostgres", "EmbeddedPostgresError", "available_majors", "find_installation"]
 
 
 def available_majors() -> list[int]:
