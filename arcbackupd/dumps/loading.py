@@ -40,6 +40,8 @@ _AMBIGUOUS = frozenset({"sjis", "shiftjis2004", "big5", "gbk", "gb18030", "uhc",
 _READING = re.compile(rb"client_encoding|standard_conforming_strings", re.IGNORECASE)
 """What changes how psql reads a line."""
 _PLAIN_SETTING = re.compile(rb"SET (?:client_encoding = '[A-Za-z0-9_-]+'|standard_conforming_strings = (?:on|off))")
+COPIES_LIMIT = 1_000_000
+"""COPYs that are remembered: one a table is what pg_dump writes."""
 _SHIFTS = 100_000
 """Lines of ours that are remembered: more than psql can be behind, in what fits into a pipe."""
 
@@ -180,6 +182,8 @@ class LoadText:
         copy = sqltext.copy_header(head)
         if copy is None and sqltext.is_copy(head):
             raise RefusedText("a COPY of other data than its own, which pg_dump never writes")
+        if copy and len(self.copies) == COPIES_LIMIT:
+            raise RefusedText(f"more than {COPIES_LIMIT:,} tables")
         if copy:
             self.copies.append(CopiedTable(sqltext.decode(copy.table, self._codec)))
         return copy is not None

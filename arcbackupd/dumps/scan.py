@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Container
 from dataclasses import dataclass, field
 
 from arcbackupd.dumps import sqltext
@@ -19,6 +20,9 @@ from arcbackupd.dumps.lexer import Lexer
 MIGRATIONS_TABLE = b"public.django_migrations"
 MIGRATIONS_LIMIT = 4 << 20
 """Bytes of ``django_migrations`` that are read; ten times what a long-lived Django project has."""
+NAMES_LIMIT = 48 << 20
+"""Characters of all names that are kept, a few more for each; their list must also fit behind the dump's data."""
+_WITH_NAME = 16
 
 _VERSION = re.compile(rb"-- Dumped (from database|by pg_dump) version (\S+)")
 _KEY = re.compile(rb"[A-Za-z0-9]+")
@@ -62,6 +66,7 @@ class Scanner:
         self._rows: dict[str, int] = {}
         self._copying: sqltext.CopyHeader | None = None
         self._table = ""
+        self._names = 0
         self._migration_data: bytearray | None = None
         self._migrations: tuple[str, ...] | None = None
         self._statements = 0
@@ -147,13 +152,14 @@ class Scanner:
         """Learn from a statement; a COPY's rows are counted from here on."""
         self._statements += 1
         self._not_the_end()
-        self._roles |= {sqltext.decode(role, self._codec) for role in sqltext.roles_named(head)}
+        for role in sqltext.roles_named(head):
+            self._roles.add(self._counted(role, self._roles))
         if setting := sqltext.setting(head):
             self._heed(*setting)
         self._copying = sqltext.copy_header(head)
         if self._copying is None:
             return False
-        self._table = sqltext.decode(self._copying.table, self._codec)
+        self._table = self._counted(self._copying.table, self._rows)
         self._rows.setdefault(self._table, 0)
         if self._copying.table == MIGRATIONS_TABLE:
             self._migration_data = bytearray()
@@ -179,6 +185,17 @@ class Scanner:
     def content(self, piece: memoryview) -> None:
         """Hash the text without the lines of the random key."""
         self._content.update(piece)
+
+    def _counted(self, raw: bytes, known: Container[str]) -> str:
+        """A name to be kept. When there are too many, all are let go: the dump is no proved one any more."""
+        name = sqltext.decode(raw, self._codec)
+        self._names += 0 if name in known else len(name) + _WITH_NAME
+        if self._names > NAMES_LIMIT:
+            self.misplaced("more names of tables and roles than can be kept")
+            self._rows.clear()
+            self._roles.clear()
+            self._names = 0
+        return name
 
     def _heed(self, name: str, value: str) -> None:
         if name == "client_encoding":

@@ -545,3 +545,11 @@ def test_whatever_psql_says_checking_it_never_fails(answers: bytes) -> None:
     checked = check()
     checked.feed(answers)
     checked.finish()
+
+
+def test_more_tables_than_can_be_remembered_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "COPIES_LIMIT", 3)
+    rows = copy(b"t", (b"a",), [(b"1",)])
+    assert LoadText(restricted=True).feed(dump(rows * 3 + b"SELECT 1;\n"))
+    with pytest.raises(RefusedText, match="more than 3 tables"):
+        LoadText(restricted=True).feed(dump(rows * 4))

@@ -230,6 +230,22 @@ def test_without_standard_strings_a_backslash_escapes_in_every_string() -> None:
     assert scan(dump(body, strings=b"on")).problem is not None
 
 
+def test_a_dump_of_endless_names_is_not_proved_and_does_not_fill_the_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(scan_module, "NAMES_LIMIT", 2000)
+    names = [b"n%d" % number for number in range(100)]
+    tables = b"".join(b"COPY %s (a) FROM stdin;\n1\n\\.\n" % name for name in names)
+    grants = b"".join(b"GRANT x TO %s;\n" % name for name in names)
+    assert scan(dump(tables)).problem is None
+    told = scan(dump(tables + grants))
+    assert told.problem == (
+        "no plain pg_dump: it holds more names of tables and roles than can be kept, which pg_dump never writes"
+    )
+    assert len(told.rows) + len(told.roles) < 110
+    assert scan(dump(tables * 9)).problem is None
+
+
 def test_a_name_is_read_in_the_encoding_that_holds_where_it_stands() -> None:
     body = b"GRANT x TO \xf1;\nCOPY t\xf1 (a) FROM stdin;\n1\n\\.\nSET client_encoding = 'LATIN2';\nCOPY t\xf1 (a) FROM stdin;\n\\.\n"
     told = scan(dump(body, encoding=b"LATIN1"))
