@@ -2,6 +2,7 @@
 #
 #     make demo       watch it work, on a throwaway PostgreSQL
 #     make test       run every test that this machine allows
+#     make deb        make the Debian package, and with it the one file that runs everywhere
 #     make bench      measure it beside its peers, as root, on a machine without other work (about 40 minutes)
 #
 # PYTHON=python3.12 chooses the Python. .venv is made once; `make clean` removes it.
@@ -11,10 +12,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-export PYTHON PREFIX DESTDIR WHEEL PIP_ARGS DATA
+export PYTHON PREFIX DESTDIR WHEEL PIP_ARGS DATA ARCH
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench fuzz check build install-host uninstall-host constraints clean
+.PHONY: help demo test bench fuzz check build dist deb install-host uninstall-host constraints clean
 
 help:  ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s%s\n", $$1, $$2 }' Makefile
@@ -39,6 +40,12 @@ check: $(VENV)/.dev  ## formatting, lint, types and the fast tests, in under two
 
 build: $(VENV)/.dev  ## make the wheel and the source archive, in dist/
 	$(BIN)/python -m build
+
+dist: $(VENV)/.dev  ## make the program as one file, dist/arcbackupd, for Python 3.11 to 3.14 (ARCH=aarch64 for those)
+	$(BIN)/python scripts/onefile/build.py dist/arcbackupd $(if $(ARCH),--arch $(ARCH))
+
+deb: dist  ## make the Debian package of it, in dist/
+	scripts/deb/build dist/arcbackupd $(BIN) dist
 
 install-host:  ## install on this host (as root): PREFIX, DESTDIR, WHEEL, DATA; see scripts/host
 	@scripts/host install

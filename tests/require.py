@@ -1,7 +1,8 @@
 """Parts of a machine that a test may need, and what happens when this machine lacks one.
 
 Without more, such a test is skipped, with the reason. With ARCBACKUPD_TEST_REQUIRE it fails: set it to ``all``,
-or to some of docker, podman, systemd, postgres, root, rclone, restic, sftp, separated by commas.
+or to some of docker, podman, systemd, postgres, root, rclone, restic, sftp, debhelper, lintian, separated by
+commas.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from typing import Literal, NoReturn
 
 import pytest
 
-Kind = Literal["docker", "podman", "systemd", "postgres", "root", "rclone", "restic", "sftp"]
+Kind = Literal[
+    "docker", "podman", "systemd", "postgres", "root", "rclone", "restic", "sftp", "debhelper", "lintian"
+]
 """What may be missing."""
 
 

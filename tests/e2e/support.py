@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.harness.daemon import Daemon
+from tests.harness.installed import InstalledDaemon
 from tests.harness.process import wait_until
 from tests.harness.stack import ArcsecondStack
 
@@ -122,6 +123,20 @@ def dump_at_hand(daemon: Daemon, *arguments: str) -> Iterator[subprocess.Popen[s
             yield client
         finally:
             _let_go_on(pid)
+
+
+@contextmanager
+def dump_half_way(daemon: InstalledDaemon) -> Iterator[int]:
+    """Hold a dump when a part of it is written; give the process of its pg_dump, which goes on in the end."""
+    daemon.ctl("backup", "--no-wait")
+    pid = wait_for_process(daemon.stack)
+    wait_until(lambda: sum(map(daemon.size, daemon.partials())) > 100_000, "a part of a dump", interval=0.002)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        assert dump_sessions(daemon.stack) == 1, "pg_dump was done before it was held"
+        yield pid
+    finally:
+        _let_go_on(pid)
 
 
 def partial_size(daemon: Daemon) -> int:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from arcbackupd.messages import MessageId
-from tests.e2e.support import change, command_lines, dump_sessions, fingerprint, wait_for_process
+from tests.e2e.support import change, command_lines, dump_half_way, dump_sessions, fingerprint
 from tests.harness import images
 from tests.harness.engine import Engine, EngineUnavailable
 from tests.harness.installed import ADMINS, DROP_INS, NEVER, SOCKET, SOCKET_UNIT, InstalledDaemon
@@ -128,31 +126,6 @@ def daemon(installed: InstalledDaemon) -> InstalledDaemon:
     installed.as_at_first()
     installed.from_now_on()
     return installed
-
-
-@contextmanager
-def dump_half_way(daemon: InstalledDaemon) -> Iterator[int]:
-    """Hold a dump when a part of it is written; give the process of its pg_dump, which goes on in the end."""
-    daemon.ctl("backup", "--no-wait")
-    pid = wait_for_process(daemon.stack)
-    wait_until(lambda: _written(daemon) > 100_000, "a part of a dump", interval=0.002)
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        assert dump_sessions(daemon.stack) == 1, "pg_dump was done before it was held"
-        yield pid
-    finally:
-        _go_on(pid)
-
-
-def _written(daemon: InstalledDaemon) -> int:
-    return sum(daemon.size(name) for name in daemon.partials())
-
-
-def _go_on(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGCONT)
-    except ProcessLookupError:
-        return
 
 
 # Starting

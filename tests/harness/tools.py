@@ -1,4 +1,4 @@
-"""The programs behind destinations: found, or installed where we may."""
+"""The programs behind destinations and the package: found, or installed where we may."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from tests.harness.engine import EngineUnavailable, install_packages, work_dir
 from tests.harness.process import exclusive
 from tests.require import require
 
-Tool = Literal["rclone", "restic", "sftp"]
+Tool = Literal["rclone", "restic", "sftp", "debhelper", "lintian"]
 
 _PROGRAMS: dict[Tool, tuple[str, str]] = {
     "rclone": ("rclone", "rclone"),
     "restic": ("restic", "restic"),
     "sftp": ("sshd", "openssh-server"),
+    "debhelper": ("dh", "debhelper"),
+    "lintian": ("lintian", "lintian"),
 }
 """Each tool's program, and Debian's package with it."""
 
