@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 import os
 import subprocess
 import sys
@@ -120,20 +121,21 @@ def _write(target: Path, content: dict[str, bytes], version: str) -> None:
         header = header.replace(f"@{key}@", value)
     target.parent.mkdir(parents=True, exist_ok=True)
     fresh = target.with_name(f"{target.name}.new")
-    fresh.write_text(header, encoding="utf-8")
-    _append(fresh, content)
+    fresh.write_bytes(header.encode() + _archive(content))
     fresh.chmod(0o755)
     fresh.rename(target)
 
 
-def _append(file: Path, content: dict[str, bytes]) -> None:
+def _archive(content: dict[str, bytes]) -> bytes:
     # A zip can't be older than 1980.
     moment = datetime.fromtimestamp(int(os.environ.get("SOURCE_DATE_EPOCH", "315619200")), UTC)
-    with zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
         for name in sorted(content):
             member = zipfile.ZipInfo(name, moment.timetuple()[:6])
             member.external_attr = 0o644 << 16
             archive.writestr(member, content[name], zipfile.ZIP_DEFLATED, 9)
+    return buffer.getvalue()
 
 
 def _version(wheel: Path) -> str:

@@ -3,10 +3,11 @@
 # "setup". It runs with the system's python3 and unpacks itself once, below one of these directories:
 #     /var/cache/arcbackupd      root's: all other users run from it too
 #     ~/.cache/arcbackupd        a user's own, where root never ran it
-# What follows after this script is a zip archive: `unzip -l` shows it.
+# What follows after this script is a zip archive: `unzip -l` shows it. The Debian package has the two apart.
 set -eu
 
 digest=@DIGEST@
+archive=$0
 shared=/var/cache/arcbackupd/$digest
 
 program=arcbackupd
@@ -34,7 +35,7 @@ fi
 
 for python in /usr/bin/python3 python3 @PYTHONS@; do
     if "$python" -I -c 'import sys; sys.exit(sys.version_info[:2] not in @VERSIONS@)' 2>/dev/null; then
-        "$python" -I "$0" "$unpacked" || exit 1
+        "$python" -I "$archive" "$unpacked" || exit 1
         exec "$unpacked/bin/python" -I "$unpacked/bin/$program" "$@"
     fi
 done
