@@ -196,7 +196,7 @@ def test_without_it_a_user_has_one_of_his_own_which_root_never_runs(installation
     host = installation.host
     place = unpacked(host, OLD)
     name, home = Path(place).name, f"/home/{OUTSIDER}"
-    host.run(["mv", place, f"{CACHE}/away"])
+    host.run(["mv", place, "/srv/away"])
     try:
         for _ in range(2):
             said = host.run(["arcbackupctl", "--version"], user=OUTSIDER)
@@ -215,7 +215,7 @@ def test_without_it_a_user_has_one_of_his_own_which_root_never_runs(installation
     finally:
         host.run(["chown", "root", CACHE])
         host.run(["rm", "-rf", place, f"{home}/.cache"])
-        host.run(["mv", f"{CACHE}/away", place])
+        host.run(["mv", "/srv/away", place])
 
 
 def test_the_name_it_is_called_by_says_what_it_is(installation: Installation) -> None:
