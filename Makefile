@@ -41,7 +41,7 @@ check: $(VENV)/.dev  ## formatting, lint, types and the fast tests, in under two
 build: $(VENV)/.dev  ## make the wheel and the source archive, in dist/
 	$(BIN)/python -m build
 
-dist: $(VENV)/.dev  ## make the program as one file, dist/arcbackupd, for Python 3.11 to 3.14 (ARCH=aarch64 for those)
+dist: $(VENV)/.dev  ## make the program as one file, dist/arcbackupd, for Python 3.11 to 3.14
 	$(BIN)/python scripts/onefile/build.py dist/arcbackupd $(if $(ARCH),--arch $(ARCH))
 
 deb: dist  ## make the Debian package of it, in dist/
