@@ -139,7 +139,7 @@ class Daemon:
         self._monitor = Monitor(
             self._clock, lambda: self._household.parts, lambda: self._queue.of_kind("dump") is not None
         )
-        service = Service(self._queue, lambda: self._household.parts, self._monitor.gather)
+        service = Service(self._queue, self._path, lambda: self._household.parts, self._monitor.gather)
         listener = self._listener()
         if listener.notice:
             _log.warning(listener.notice, hint=listener.hint, message_id=MessageId.SOCKET_RESTRICTED)

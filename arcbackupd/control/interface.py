@@ -185,6 +185,9 @@ class BackupsService(Protocol):
     async def test_alarms(self, call: Call[AlarmParameters]) -> Reply:
         """Let alarms tell that this is a test."""
 
+    async def diagnose(self, call: Call[NoParameters]) -> Reply:
+        """Go through all checks."""
+
     async def attach(self, call: Call[AttachParameters]) -> Reply:
         """Follow the operation that runs."""
 
@@ -252,6 +255,8 @@ METHODS: Mapping[str, Method] = {
         Method("Status", Access.READ, "status"),
         # Whoever may read the status may see that it reaches people; all it can do is to reach them.
         Method("TestAlarms", Access.OPERATE, "test_alarms", AlarmParameters),
+        # It asks the database and every destination, and so is for those who may take a backup.
+        Method("Diagnose", Access.OPERATE, "diagnose", streams=True),
         Method("Attach", Access.READ, "attach", AttachParameters, streams=True),
         Method("PlanUpload", Access.ADMIN, "plan_upload", UploadParameters),
         Method("Upload", Access.ADMIN, "upload", UploadParameters, streams=True),

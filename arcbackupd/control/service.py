@@ -7,9 +7,12 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from arcbackupd import __version__
+from arcbackupd.checks.subject import Living
+from arcbackupd.control.diagnosing import diagnose
 from arcbackupd.control.interface import (
     AcceptParameters,
     AlarmParameters,
@@ -66,10 +69,14 @@ class Service:
     """The handlers of the interface's methods."""
 
     def __init__(
-        self, queue: OperationQueue, parts: Callable[[], Parts], gather: Callable[[Parts], Snapshot]
+        self, queue: OperationQueue, config: Path, parts: Callable[[], Parts], gather: Callable[[Parts], Snapshot]
     ) -> None:
-        """``parts`` gives those of the configuration in force, ``gather`` looks how they stand."""
+        """``config`` is the file of the configuration, ``parts`` gives those of the one in force.
+
+        ``gather`` looks how they stand.
+        """
         self._queue = queue
+        self._config = config
         self._parts = parts
         self._gather = gather
 
@@ -180,6 +187,19 @@ class Service:
         """Let one alarm, or all, tell that this is a test."""
         tested = await self._parts().alarms.test(call.parameters.name)
         return {"results": [tested_row(one) for one in tested]}
+
+    async def diagnose(self, call: Call[NoParameters]) -> Reply:
+        """Go through all checks, from where the daemon stands."""
+        parts = self._parts()
+        snapshot = await asyncio.to_thread(self._gather, parts)
+        living = Living(
+            started_at=snapshot.facts.started_at,
+            running=lambda: current.kind if (current := self._queue.current) else None,
+            newest_good=lambda: snapshot.last_good,
+            clock_doubt=lambda: snapshot.facts.clock_doubt,
+            warn_after=snapshot.thresholds.warn_after,
+        )
+        return await diagnose(self._config, parts.settings, parts.off_host, living, call)
 
     async def attach(self, call: Call[AttachParameters]) -> Reply:
         """Follow the operation that runs, if one does."""

@@ -11,7 +11,7 @@ from functools import partial
 import click
 
 from arcbackupd import __version__
-from arcbackupd.ctl import alarms, anomalies, drill, nagios, offhost, render, render_status, restore
+from arcbackupd.ctl import alarms, anomalies, doctor, drill, nagios, offhost, render, render_status, restore
 from arcbackupd.ctl.names import job_names, references
 from arcbackupd.ctl.progress import follow
 from arcbackupd.ctl.report import command as report
@@ -64,7 +64,7 @@ def _failed(session: Session, error: ArcbackupdError) -> int:
 def _misused(arguments: Sequence[str], session: Session, error: click.UsageError) -> int:
     session.json = session.json or "--json" in arguments  # it may come after what is wrong
     words = [word for word in arguments if not word.startswith("-")]
-    session.is_status = words[:1] == ["status"]
+    session.is_status = words[:1] in (["status"], ["doctor"])
     if isinstance(error, click.exceptions.NoArgsIsHelpError) and not session.json:
         click.echo(error.format_message(), err=True)  # the help, which is no sentence to put a name before
         return UsageError.exit_status
@@ -80,7 +80,7 @@ def cli() -> None:
 
     \b
     Exit status: 0 done, 1 failed, 2 wrong usage, 3 no such backup, 4 refused, 5 daemon not reachable, 6 busy.
-    Of status: 0 fine, 1 warning, 2 critical, 3 unknown or wrong usage, 5 daemon not reachable.
+    Of status and doctor: 0 fine, 1 warning, 2 critical, 3 unknown or wrong usage, 5 daemon not reachable.
     """
 
 
@@ -148,6 +148,7 @@ for command in (
     *anomalies.COMMANDS,
     *alarms.COMMANDS,
     *report.COMMANDS,
+    doctor.doctor,
 ):
     cli.add_command(command)
 

@@ -109,6 +109,10 @@ class Database:
         """The version of the psql that loads dumps here."""
         return self._run(("psql", "--version"), timeout=_QUERY_TIMEOUT).decode("ascii", "replace").split()[2]
 
+    def pg_dump_version(self) -> str:
+        """The version of the pg_dump that dumps here."""
+        return self._run(("pg_dump", "--version"), timeout=_QUERY_TIMEOUT).decode("ascii", "replace").split()[2]
+
     def free_space(self, directory: str) -> int:
         """Bytes free on the filesystem of a directory of the server's."""
         told = self._run(("df", "-Pk", directory), timeout=_QUERY_TIMEOUT).decode("utf-8", "replace")
@@ -121,9 +125,11 @@ class Database:
         """The command that writes a dump to its output, known to the server by an application name."""
         return self._command(postgres.pg_dump(self._installation.user, self.name, lock_timeout), application)
 
-    def open_dump(self, application: str, lock_timeout: timedelta, *, niceness: Niceness) -> Output:
-        """Start dumping; see `Engine.open_output`."""
-        argv = postgres.pg_dump(self._installation.user, self.name, lock_timeout)
+    def open_dump(
+        self, application: str, lock_timeout: timedelta, *, niceness: Niceness, schema_only: bool = False
+    ) -> Output:
+        """Start dumping, all of it or the schema alone; see `Engine.open_output`."""
+        argv = postgres.pg_dump(self._installation.user, self.name, lock_timeout, schema_only=schema_only)
         return self._engine.open_output(argv, self._environment(application), niceness=niceness)
 
     def end_dumps(self, application: str = postgres.DUMP_APPLICATION) -> int:

@@ -83,12 +83,13 @@ LONGEST_WAIT = """
 """One row: for how many seconds the dump of that name, and nothing besides it, has kept somebody waiting."""
 
 
-def pg_dump(user: str, database: str, lock_timeout: timedelta) -> tuple[str, ...]:
-    """The command that writes a plain dump of the whole database to its output."""
+def pg_dump(user: str, database: str, lock_timeout: timedelta, *, schema_only: bool = False) -> tuple[str, ...]:
+    """The command that writes a plain dump of the whole database, or of its schema alone, to its output."""
     milliseconds = int(lock_timeout.total_seconds() * 1000)
     return (
         "pg_dump",
         "--format=plain",
+        *(("--schema-only",) if schema_only else ()),
         f"--lock-wait-timeout={milliseconds}",
         "--no-password",
         f"--username={user}",

@@ -14,7 +14,7 @@ from arcbackupd.errors import ArcbackupdError, OperationFailed
 from arcbackupd.niceness import NORMAL, Niceness
 from arcbackupd.settings import Engine as EngineSettings
 from arcbackupd.stack.direct import DirectDialogue, DirectOutput, DirectPath
-from arcbackupd.stack.engine import ContainerRun, HealthCheck, ServiceState
+from arcbackupd.stack.engine import ContainerRun, HealthCheck, Labelled, ServiceState
 from arcbackupd.stack.events import TOLD, parse_time
 from arcbackupd.stack.process import Command, Dialogue, Finished, Output, Stream, run
 from arcbackupd.stack.throwaway import Throwaways
@@ -141,6 +141,25 @@ class ContainerEngine:
         """See `Engine.stop_service`."""
         return self._command("stop", name, name=f"{self._kind} stop {name}")
 
+    def version(self) -> str:
+        """See `Engine.version`: of the engine itself, not of its command line."""
+        told = self._ask("version", "--format={{.Server.Version}}").decode("utf-8", "replace").strip()
+        return f"{self._kind.capitalize()} {told}"
+
+    def state_of(self, name: str) -> ServiceState | None:
+        """See `Engine.state_of`."""
+        return next((_service_state(told, {}) for told in self._inspect(name)), None)
+
+    def labelled(self, label: str) -> list[Labelled]:
+        """The containers that have a label, in the order of their names. Raise OperationFailed as `version`."""
+        identities = self._ask("ps", "--all", "--quiet", f"--filter=label={label}").decode("ascii").split()
+        found = self._inspect(*identities) if identities else []
+        labelled = [
+            Labelled(_name(told), str(told["Config"]["Image"]), bool(told["State"]["Running"]), _labels(told))
+            for told in found
+        ]
+        return sorted(labelled, key=lambda container: container.name)
+
     def database_addresses(self) -> tuple[str, ...]:
         """See `Engine.database_addresses`."""
         found = self._inspect(self._settings.database)
@@ -201,10 +220,20 @@ class ContainerEngine:
     def _raise_unless_missing(self, finished: Finished) -> None:
         if "no such" in finished.error.lower():
             return
-        raise self.explain(finished) or OperationFailed(
+        raise self._failure(finished, f"inspect {self._settings.backend}")
+
+    def _ask(self, *argv: str) -> bytes:
+        """What the engine answers. Raise OperationFailed."""
+        finished = run(self._command(*argv), timeout=_INSPECT_TIMEOUT)
+        if finished.status:
+            raise self._failure(finished, " ".join(argv[:1]))
+        return finished.output
+
+    def _failure(self, finished: Finished, asked: str) -> ArcbackupdError:
+        return self.explain(finished) or OperationFailed(
             "engine-failed",
-            f"{self._kind} inspect failed: {finished.error}",
-            hint=f"Try `{self._kind} inspect {self._settings.backend}` by hand.",
+            f"{self._kind} {asked.split()[0]} failed: {finished.error}",
+            hint=f"Try `{self._kind} {asked}` by hand.",
         )
 
     def _command(self, *argv: str, environment: Mapping[str, str] | None = None, name: str = "") -> Command:

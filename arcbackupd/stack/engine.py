@@ -39,6 +39,16 @@ class ContainerRun:
 
 
 @dataclass(frozen=True)
+class Labelled:
+    """A container, running or not, with the labels that Compose gave it."""
+
+    name: str
+    image: str
+    running: bool
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class ServiceState:
     """A service as the engine knows it.
 
@@ -110,6 +120,12 @@ class Engine(Protocol):
 
     def stop_service(self, name: str) -> Command:
         """The command that stops one of them and waits until it has ended."""
+
+    def version(self) -> str:
+        """What it calls itself, with its version. Raise OperationFailed when it doesn't answer."""
+
+    def state_of(self, name: str) -> ServiceState | None:
+        """A container as the engine knows it; ``None`` when there is none. Raise OperationFailed as `version`."""
 
     def database_addresses(self) -> tuple[str, ...]:
         """The network addresses of the database's container; none where it has no network of its own."""

@@ -98,6 +98,15 @@ class LocalEngine:
         """See `Engine.stop_service`."""
         return self._manage("stop", name)
 
+    def version(self) -> str:
+        """There is none."""
+        return "This host, without containers"
+
+    def state_of(self, name: str) -> ServiceState | None:
+        """See `Engine.state_of`: there are no containers."""
+        del name
+        return None
+
     def database_addresses(self) -> tuple[str, ...]:
         """It is reached as the settings say, and in no other way."""
         return ()

@@ -38,7 +38,7 @@ IDLE_WAKEUPS = 5.0
 SPINNING = 0.1
 """Of a processor: one that never sleeps is never woken either."""
 
-EXPOSURE = 2.5
+EXPOSURE = 2.0
 """What `systemd-analyze security` may say at most."""
 
 SOON = "[Service]\nRestartSec=200ms\n"

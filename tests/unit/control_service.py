@@ -265,6 +265,12 @@ def upload_result(**changed: Any) -> dict[str, Any]:
     return {**result, **changed}
 
 
+def finding_row(**changes: Any) -> dict[str, Any]:
+    """What a check found, as the contract has it."""
+    row = {"name": "engine", "title": "the engine", "state": "ok", "message": "Docker 27.1.", "hint": ""}
+    return {**row, **changes}
+
+
 RESTORE = {"id": "op-7", "kind": "restore", "state": "running", "started_at": "2026-01-02T12:30:00Z", "event": None}
 RESTORE_EVENTS: list[dict[str, Any]] = [
     {"type": "step", "name": "load", "text": "Loading the backup"},
@@ -289,6 +295,7 @@ class SmallService:
     """While set to an Event that isn't set, ``attach`` streams without end, and a restore doesn't end."""
     planned: dict[str, Any] = field(default_factory=restore_plan)
     report: dict[str, Any] | None = field(default_factory=restore_report)
+    findings: list[dict[str, Any]] = field(default_factory=lambda: [finding_row()])
     uploaded: list[dict[str, Any]] = field(default_factory=lambda: [upload_result()])
     drilled: dict[str, Any] = field(default_factory=drill)
     begun: list[Call[Any]] = field(default_factory=list)
@@ -386,6 +393,15 @@ class SmallService:
     async def test_alarms(self, call: Call[AlarmParameters]) -> Reply:
         self._came(call)
         return {"results": self.tested}
+
+    async def diagnose(self, call: Call[NoParameters]) -> Reply:
+        self._came(call)
+        for finding in self.findings:
+            step = {"type": "step", "name": finding["name"], "text": f"{finding['title']}: {finding['state']}"}
+            await call.send({"event": step, "finding": finding})
+        states = {finding["state"] for finding in self.findings}
+        state = next((state for state in ("failed", "warning") if state in states), "ok")
+        return {"state": state, "findings": self.findings}
 
     async def plan_upload(self, call: Call[UploadParameters]) -> Reply:
         self._came(call)

@@ -22,6 +22,7 @@ from tests.unit.control_service import (
     alarm_test,
     backup_row,
     drill,
+    finding_row,
     inspection_row,
     job_row,
     refusal,
@@ -133,6 +134,7 @@ def test_every_custom_type_in_the_text_is_defined_in_it(interface: Any) -> None:
         ("AlarmTest", alarm_test()),
         ("Limits", status_reply()["limits"]),
         ("Room", status_reply()["room"]),
+        ("Finding", finding_row()),
     ],
 )
 def test_the_examples_that_the_client_is_tested_with_are_what_the_text_says(

@@ -19,8 +19,9 @@ OURS = {
     "arcbackupd.control",
     "arcbackupd.control.client",
     "arcbackupd.ctl",
-    "arcbackupd.ctl.anomalies",
     "arcbackupd.ctl.alarms",
+    "arcbackupd.ctl.anomalies",
+    "arcbackupd.ctl.doctor",
     "arcbackupd.ctl.drill",
     "arcbackupd.ctl.following",
     "arcbackupd.ctl.main",
@@ -30,14 +31,16 @@ OURS = {
     "arcbackupd.ctl.progress",
     "arcbackupd.ctl.render",
     "arcbackupd.ctl.render_alarms",
-    "arcbackupd.ctl.report",
-    "arcbackupd.ctl.report.command",
+    "arcbackupd.ctl.render_doctor",
     "arcbackupd.ctl.render_drill",
     "arcbackupd.ctl.render_offhost",
     "arcbackupd.ctl.render_restore",
     "arcbackupd.ctl.render_status",
+    "arcbackupd.ctl.report",
+    "arcbackupd.ctl.report.command",
     "arcbackupd.ctl.restore",
     "arcbackupd.ctl.session",
+    "arcbackupd.ctl.unreachable",
     "arcbackupd.ctl.watching",
     "arcbackupd.ctl.words",
     "arcbackupd.errors",
@@ -64,7 +67,16 @@ def modules_of(*arguments: str) -> set[str]:
 
 @pytest.mark.parametrize(
     "command",
-    ["--version", "list", "list --json", "status", "inspect 1", "backup", f"restore {backup_row()['name']} --yes"],
+    [
+        "--version",
+        "list",
+        "list --json",
+        "status",
+        "doctor",
+        "inspect 1",
+        "backup",
+        f"restore {backup_row()['name']} --yes",
+    ],
 )
 def test_the_client_loads_nothing_heavy_and_nothing_of_the_daemon(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str

