@@ -92,6 +92,28 @@ def recover(path: Path, /, config: Path | None, no_data: bool, no_restore: bool,
         teller.end()
 
 
+@cli.command("setup")
+@click.option("--config", type=click.Path(path_type=Path), help="Configuration file (or ARCBACKUPD_CONFIG).")
+@click.option("--install-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where docker-compose.yml is.")
+@click.option("--engine", type=click.Choice(["docker", "podman"]), help="What runs the containers.")
+@click.option("--database", metavar="NAME", help="The database's container.")
+@click.option("--backend", metavar="NAME", help="The backend's container.")
+@click.option("--user", multiple=True, metavar="NAME", help="May look at backups and take one (more than once).")
+@click.option("--admin", multiple=True, metavar="NAME", help="May restore and prune too (more than once).")
+@click.option("--yes", is_flag=True, help="Ask nothing.")
+@click.option("--force", is_flag=True, help="Replace settings that somebody wrote; a copy is kept.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be done.")
+@click.pass_obj
+def set_up(path: Path, /, config: Path | None, **wanted: Any) -> None:
+    """Set arcbackupd up on this host: find the installation, write, check, start, take the first backup.
+
+    It asks little, shows everything before it does it, and can be run again at any time.
+    """
+    from arcbackupd.setup import run
+
+    run.setup(config or path, run.Wanted(**wanted))
+
+
 @cli.command("recovery-sheet")
 @click.option("--config", type=click.Path(path_type=Path), help="Configuration file (or ARCBACKUPD_CONFIG).")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -1,8 +1,8 @@
 """What must hold for backups to be taken, as one list: `arcbackupctl doctor` and `arcbackupd setup` go through it.
 
-A check is a value: a name, its subject in words, the checks that must not have failed before it, and what looks. That
-returns a verdict; an ArcbackupdError that it raises is one too. Nothing that a check does stays: no file, no dump, no
-session of the database's.
+A check is a value: a name, its subject in words, the checks that must not have failed before it, and what looks.
+An ArcbackupdError that it raises is a verdict too. Nothing that a check does stays: no file, no dump, no session of
+the database's.
 """
 
 from __future__ import annotations

@@ -74,6 +74,7 @@ class ArcsecondStack:
         postgres_args: Sequence[str] = ("-c", "fsync=off"),
         database_options: Sequence[str] = (),
         import_seconds: float = 0,
+        labelled: bool = False,
     ) -> None:
         """Plan a stack.
 
@@ -81,6 +82,7 @@ class ArcsecondStack:
         `healthcheck` gives the backend a probe of the engine's, each second (Docker only:
         podman's needs systemd). `database_options` are further ones of the engine's for the database's container.
         `import_seconds` is how much longer the backend's code takes to be imported than this small one's.
+        `labelled`: its containers have the labels of a Compose project in its install directory.
         """
         suffix = secrets.token_hex(4)
         self.engine = engine
@@ -97,6 +99,7 @@ class ArcsecondStack:
         self._postgres_args = list(postgres_args)
         self._database_options = list(database_options)
         self._import_seconds = import_seconds
+        self._labelled = labelled
         self._directory: Path | None = None
 
     # Where things are
@@ -192,6 +195,7 @@ class ArcsecondStack:
                 "SIGINT",
                 "--shm-size",
                 "128m",
+                *self._project_labels("arcsecond-db"),
                 *self._database_options,
             ],
             ["postgres", *self._postgres_args],
@@ -205,7 +209,15 @@ class ArcsecondStack:
         self._run(
             self.backend,
             image or images.backend(self.engine),
-            [*self._app_arguments(), "--stop-signal", "SIGINT", "--stop-timeout", "5", *probe],
+            [
+                *self._app_arguments(),
+                *self._project_labels("arcsecond-api"),
+                "--stop-signal",
+                "SIGINT",
+                "--stop-timeout",
+                "5",
+                *probe,
+            ],
             ["sh", "-c", importing] if self._import_seconds else [],
         )
 
@@ -438,6 +450,10 @@ class ArcsecondStack:
             "--env",
             f"POSTGRES_HOST={SOCKET_DIR}",
         ]
+
+    def _project_labels(self, role: str) -> list[str]:
+        project = f"com.docker.compose.project.working_dir={self.install_dir}"
+        return ["--label", project, *_compose_labels(role, ())] if self._labelled else []
 
     def _volume_arguments(self) -> list[str]:
         return ["--volume", f"{self._volumes()[1]}:{SOCKET_DIR}"]

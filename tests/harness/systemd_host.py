@@ -152,8 +152,8 @@ class SystemdHost:
         """Add an ordinary user, in these existing groups."""
         self.run(["useradd", "--create-home", *(["-G", ",".join(groups)] if groups else []), name])
 
-    def install(self, checkout: Path, wheel: Path, wheelhouse: Path, *, data: Path) -> str:
-        """Install a wheel as `make install-host DATA=…` does, without network; return what that said.
+    def install(self, checkout: Path, wheel: Path, wheelhouse: Path, *, data: Path | None = None) -> str:
+        """Install a wheel as `make install-host [DATA=…]` does, without network; return what that said.
 
         The image has no make: scripts/host is called as the Makefile calls it.
         """
@@ -162,7 +162,7 @@ class SystemdHost:
             self.copy_in(checkout / name, f"{CHECKOUT}/{name}")
         self.copy_in(wheelhouse, WHEELHOUSE)
         self.copy_in(wheel, f"/var/cache/{wheel.name}")
-        env = {"DATA": str(data), "WHEEL": f"/var/cache/{wheel.name}", "PIP_ARGS": " ".join(OFFLINE)}
+        env = {"DATA": str(data or ""), "WHEEL": f"/var/cache/{wheel.name}", "PIP_ARGS": " ".join(OFFLINE)}
         return self.run([f"{CHECKOUT}/scripts/host", "install"], env=env, timeout=300).stdout
 
     def install_package(self, wheel: Path) -> None:
