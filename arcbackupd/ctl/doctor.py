@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from functools import partial
 
 import click
 
@@ -26,38 +25,35 @@ def doctor(session: Session) -> int:
     """
     session.is_status = True
     try:
-        findings, state = _diagnosis(session)
+        reply = _diagnosis(session)
     except (DaemonUnreachable, Refused) as error:
         return _without_daemon(session, error)
-    _conclude(session, findings, state, None)
-    return _EXIT.get(state, STATUS_UNKNOWN)
+    _conclude(session, {"state": reply.get("state"), "findings": reply.get("findings")})
+    return _EXIT.get(str(reply.get("state")), STATUS_UNKNOWN)
 
 
-def _diagnosis(session: Session) -> tuple[list[Row], str]:
-    last: Row = {}
+def _diagnosis(session: Session) -> Row:
+    reply: Row = {}
     with session.daemon() as daemon:
-        for last in daemon.stream("Diagnose"):
-            if finding := last.get("finding"):
+        for reply in daemon.stream("Diagnose"):
+            if finding := reply.get("finding"):
                 _tell(session, finding)
-    return last["findings"], last["state"]
+    return reply
 
 
 def _without_daemon(session: Session, error: ArcbackupdError) -> int:
     findings = unreachable.findings(socket_path(session.socket), error)
     for finding in findings:
         _tell(session, finding)
-    _conclude(session, findings, "failed", error)
+    _conclude(session, {"state": "failed", "findings": findings, "error": error.as_dict()})
     return error.exit_status if isinstance(error, DaemonUnreachable) else STATUS_UNKNOWN
 
 
 def _tell(session: Session, finding: Row) -> None:
+    """Show a finding as soon as it is there; with --json, all of them come at the end."""
     if not session.json:
-        session.say(render_doctor.finding(finding, session.screen()))
+        session.show(finding, partial(render_doctor.finding, finding))
 
 
-def _conclude(session: Session, findings: Sequence[Row], state: str, error: ArcbackupdError | None) -> None:
-    if session.json:
-        told = {"error": error.as_dict()} if error else {}
-        session.say(json.dumps({"state": state, "findings": findings, **told}))
-    else:
-        session.say(f"\n{render_doctor.conclusion(findings)}")
+def _conclude(session: Session, document: Row) -> None:
+    session.show(document, lambda _: f"\n{render_doctor.conclusion(document['findings'])}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,11 +15,12 @@ import pytest
 
 from arcbackupd.messages import MessageId
 from tests.e2e.support import change, command_lines, dump_half_way, dump_sessions, fingerprint
-from tests.harness import images
+from tests.harness import bridge, images
 from tests.harness.engine import Engine, EngineUnavailable
-from tests.harness.installed import ADMINS, DROP_INS, NEVER, SOCKET, SOCKET_UNIT, InstalledDaemon
+from tests.harness.installed import ADMINS, CONFIG, DROP_INS, NEVER, SOCKET, SOCKET_UNIT, InstalledDaemon
 from tests.harness.plugins import build_plugin
 from tests.harness.process import CommandFailed, wait_until
+from tests.harness.s3 import S3Server
 from tests.harness.stack import ArcsecondStack
 from tests.harness.systemd_host import CHECKOUT, SystemdHost, build_wheel, build_wheelhouse
 from tests.require import require
@@ -406,6 +409,71 @@ def test_the_rest_of_the_host_is_read_only_to_it(daemon: InstalledDaemon, place:
     done = daemon.host.run([*inside, f"{place}/x"], check=False)
     assert "Read-only file system" in done.stderr
     daemon.host.run([*inside, str(daemon.stack.shared_data / "x")])
+
+
+def test_a_user_of_its_own_without_any_right_of_roots_takes_backups_through_the_engine(
+    daemon: InstalledDaemon,
+) -> None:
+    env, user = daemon.stack.install_dir / ".env", "arcbackupd"
+    shell = ["sh", "-c"]
+    daemon.host.run(["useradd", "--system", "--user-group", "--no-create-home", user])
+    daemon.configure(engine={"data_path": "stream"}, boot={"hold": False})
+    daemon.host.run([*shell, f"chgrp {user} {CONFIG} {env} && chmod 640 {CONFIG} {env}"])
+    daemon.host.run(["chown", "-R", f"{user}:{user}", str(daemon.stack.backups)])
+    example = daemon.host.read(f"{DROP_INS}/user.conf.example")
+    engine = daemon.host.run(["stat", "-L", "-c", "%g", "/run/docker.sock"]).stdout.strip()
+    daemon.drop_in("user", f"{example}SupplementaryGroups={engine}\n")
+    daemon.systemctl("restart")
+    try:
+        name = daemon.json("backup", user=MEMBER)["name"]
+        status = daemon.host.read(f"/proc/{daemon.pid}/status")
+    finally:
+        daemon.host.run(["chown", "-R", "root:root", str(daemon.stack.backups)])
+        daemon.stack.write_env()
+    assert name == daemon.names()[0]
+    assert "CapBnd:\t0000000000000000" in status
+    assert "Uid:\t0" not in status
+
+
+def network_of(daemon: InstalledDaemon, pid: int) -> str:
+    return daemon.host.run(["readlink", f"/proc/{pid}/ns/net"]).stdout
+
+
+@contextmanager
+def bridged(daemon: InstalledDaemon, port: int) -> Iterator[None]:
+    """Within it a port of this machine's is a port of the host's, which has no network."""
+    way = daemon.stack.directory / "bridge.sock"
+    daemon.host.copy_in(Path(bridge.__file__), "/root/bridge.py")
+    argv = [sys.executable, bridge.__file__, f"unix:{way}", f"tcp:{port}"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as here:
+        assert here.stdout is not None
+        assert here.stdout.readline() == "listening\n"
+        inside = ["python3", "/root/bridge.py", f"tcp:{port}", f"unix:{way}"]
+        daemon.host.run(["systemd-run", "--unit=bridge", "--collect", *inside])
+        try:
+            yield
+        finally:
+            daemon.host.run(["systemctl", "stop", "bridge.service"], check=False)
+            here.kill()
+
+
+def test_the_network_is_its_own_until_the_drop_in_for_copies_off_this_host_and_then_an_upload_works(
+    daemon: InstalledDaemon, s3_server: S3Server
+) -> None:
+    assert network_of(daemon, daemon.pid) != network_of(daemon, 1)
+    vault = {"type": "s3", **s3_server.table(s3_server.make_bucket())}
+    with bridged(daemon, s3_server.port):
+        daemon.configure(destinations={"vault": vault}, upload={"dumps": {"to": ["vault"]}})
+        daemon.systemctl("restart")
+        assert daemon.json("upload", status=1)["results"][0]["error"]["code"] == "destination-unreachable"
+
+        daemon.drop_in("off-host", daemon.host.read(f"{DROP_INS}/off-host.conf.example"))
+        daemon.systemctl("restart")
+        assert network_of(daemon, daemon.pid) == network_of(daemon, 1)
+        (result,) = daemon.json("upload")["results"]
+    assert result["error"] is None
+    assert result["files"] >= 1
+    assert "vault" in daemon.json("list")["backups"][0]["stored"]
 
 
 # Secrets
