@@ -7,7 +7,7 @@ from functools import partial
 import click
 
 from arcbackupd.control.client import socket_path
-from arcbackupd.ctl import render_doctor, unreachable
+from arcbackupd.ctl import render_doctor
 from arcbackupd.ctl.render import Row
 from arcbackupd.ctl.session import STATUS_UNKNOWN, Session, options
 from arcbackupd.errors import ArcbackupdError, DaemonUnreachable, Refused
@@ -42,6 +42,8 @@ def _diagnosis(session: Session) -> Row:
 
 
 def _without_daemon(session: Session, error: ArcbackupdError) -> int:
+    from arcbackupd.ctl import unreachable  # needed on this way only
+
     findings = unreachable.findings(socket_path(session.socket), error)
     for finding in findings:
         _tell(session, finding)

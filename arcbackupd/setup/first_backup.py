@@ -12,7 +12,8 @@ from arcbackupd.ctl.progress import follow
 from arcbackupd.ctl.render import Screen
 from arcbackupd.ctl.render_doctor import finding as rendered
 from arcbackupd.ctl.session import Session
-from arcbackupd.errors import OperationFailed
+from arcbackupd.errors import ArcbackupdError, Busy, OperationFailed
+from arcbackupd.operations.restores import RESTORING
 from arcbackupd.setup.steps import Say
 
 _BEGIN_SECONDS = 20.0
@@ -72,6 +73,18 @@ class FirstBackup:
                 time.sleep(_LOOK_SECONDS)
         directory = session.ask("List")["directory"]
         say(f"The newest backup is {good['name']}, in {directory}.")
+
+
+def refuse_during_restore(socket: str) -> None:
+    """Raise Busy while a restore runs, which a restart of the service would interrupt."""
+    try:
+        with Connection(socket) as daemon:
+            operation = daemon.call("Status")["operation"]
+    except ArcbackupdError:  # who doesn't answer is at no restore
+        return
+    if operation and operation["kind"] in RESTORING:
+        hint = "`arcbackupctl restore --attach` shows it; run setup again when it has ended."
+        raise Busy("restore-running", f"Nothing was done: a {operation['kind']} runs.", hint=hint)
 
 
 def _follow(session: Session, method: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from arcbackupd.errors import UsageError
 from arcbackupd.setup import installs
 from arcbackupd.setup.config_text import explicit
 from arcbackupd.setup.dialogue import Dialogue, unknown_users
+from arcbackupd.setup.first_backup import refuse_during_restore
 from arcbackupd.setup.host import Host, look
 from arcbackupd.setup.plan import Answers, Plan, make_plan
 
@@ -40,6 +41,7 @@ def setup(config: Path, wanted: Wanted) -> None:
         talk.say("\nThis was a dry run: nothing was done.")
         return
     if plan.changes:
+        refuse_during_restore(str(host.settings.control.socket))
         talk.confirm(plan.replaced, force=wanted.force)
     talk.say()
     for step in plan.steps:

@@ -40,7 +40,6 @@ OURS = {
     "arcbackupd.ctl.report.command",
     "arcbackupd.ctl.restore",
     "arcbackupd.ctl.session",
-    "arcbackupd.ctl.unreachable",
     "arcbackupd.ctl.watching",
     "arcbackupd.ctl.words",
     "arcbackupd.errors",

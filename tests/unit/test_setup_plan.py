@@ -15,15 +15,17 @@ from hypothesis import strategies as st
 
 from arcbackupd.checks.host import SERVICE, SOCKET
 from arcbackupd.ctl.render import Screen
-from arcbackupd.errors import OperationFailed, Refused, UsageError
+from arcbackupd.errors import Busy, OperationFailed, Refused, UsageError
 from arcbackupd.setup import installs
 from arcbackupd.setup.dialogue import Dialogue
 from arcbackupd.setup.drop_in import quoted, wanted_text
+from arcbackupd.setup.first_backup import refuse_during_restore
 from arcbackupd.setup.host import DROP_IN, Host, settings_of
 from arcbackupd.setup.plan import Answers, Plan, make_plan
 from arcbackupd.setup.run import Wanted, answered
 from arcbackupd.setup.steps import RunProgram, WriteFile
 from arcbackupd.stack.engine import Labelled
+from tests.unit.control_service import RESTORE, SmallService, serving, status_reply
 
 SCREEN = Screen(datetime.now(UTC), 80, lambda text, _: text)
 SHARED = Path("/srv/arcsecond/data")
@@ -319,3 +321,21 @@ def test_a_program_that_fails_is_an_error_with_the_command() -> None:
 def test_a_quoted_path_has_no_bare_specifier(parts: list[str]) -> None:
     word = quoted(Path("/", *parts))
     assert "%" not in word.replace("%%", "")
+
+
+# Beside a restore
+
+
+@pytest.mark.parametrize("kind", ["restore", "rollback"])
+def test_while_a_restore_runs_nothing_is_restarted(tmp_path: Path, kind: str) -> None:
+    with (
+        serving(tmp_path / "s", SmallService(status_is=status_reply(operation=RESTORE | {"kind": kind}))),
+        pytest.raises(Busy, match=f"a {kind} runs"),
+    ):
+        refuse_during_restore(str(tmp_path / "s"))
+
+
+def test_beside_a_dump_or_without_a_daemon_setup_goes_on(tmp_path: Path) -> None:
+    refuse_during_restore(str(tmp_path / "s"))
+    with serving(tmp_path / "s", SmallService(status_is=status_reply(operation=RESTORE | {"kind": "dump"}))):
+        refuse_during_restore(str(tmp_path / "s"))
