@@ -100,5 +100,8 @@ def _told(subject: Subject, length: int, detour: str) -> Verdict:
         return ok(f"{text}, through the engine, as engine.data_path says.")
     if not detour:
         return ok(f"{text}, by the direct path.")
-    hint = 'Dumps work, at half the speed. It needs CAP_SYS_PTRACE; engine.data_path = "stream" ends this warning.'
+    hint = (
+        "Dumps work, at half the speed. It needs the engine on this very host, and CAP_SYS_PTRACE in the unit;"
+        ' engine.data_path = "stream" ends this warning.'
+    )
     return warning(f"{text}, but not by the direct path: {detour}.", hint)

@@ -411,6 +411,42 @@ def test_the_rest_of_the_host_is_read_only_to_it(daemon: InstalledDaemon, place:
     daemon.host.run([*inside, str(daemon.stack.shared_data / "x")])
 
 
+@contextmanager
+def beside(daemon: InstalledDaemon, user: str) -> Iterator[int]:
+    """Within it a process of that user's runs on the host; give its id."""
+    daemon.host.run(["systemd-run", "--unit=beside", f"--uid={user}", "--collect", "sleep", "infinity"])
+    try:
+        yield int(daemon.host.show("beside.service", "MainPID")["MainPID"])
+    finally:
+        daemon.host.run(["systemctl", "stop", "beside.service"], check=False)
+
+
+def sandboxed(daemon: InstalledDaemon, command: str, *more: str) -> str:
+    """Run a command in the sandbox of the unit, with lines of a drop-in behind; return its result for systemd."""
+    unit = daemon.host.read("/usr/local/lib/systemd/system/arcbackupd.service")
+    own = ("Exec", "Type=", "NotifyAccess=", "WatchdogSec=", "Restart", "StateDirectory", "CacheDirectory")
+    lines = [line for line in unit.partition("[Install]")[0].splitlines() if not line.startswith(own)]
+    lines += ["Type=oneshot", f"ExecStart={command}", *more, ""]
+    daemon.host.write("/etc/systemd/system/probe.service", "\n".join(lines))
+    daemon.host.run(["systemctl", "daemon-reload"])
+    try:
+        daemon.host.run(["systemctl", "start", "probe.service"], check=False)
+        return daemon.host.show("probe.service", "Result")["Result"]
+    finally:
+        daemon.host.run(["systemctl", "reset-failed", "probe.service"], check=False)
+        daemon.host.run(["rm", "/etc/systemd/system/probe.service"])
+        daemon.host.run(["systemctl", "daemon-reload"])
+
+
+def test_the_direct_path_into_a_process_of_somebody_elses_is_open_from_within_and_needs_the_one_capability(
+    daemon: InstalledDaemon,
+) -> None:
+    with beside(daemon, MEMBER) as pid:
+        look = f"/bin/ls /proc/{pid}/root/etc"
+        assert sandboxed(daemon, look) == "success"
+        assert sandboxed(daemon, look, "CapabilityBoundingSet=~CAP_SYS_PTRACE") == "exit-code"
+
+
 def test_a_user_of_its_own_without_any_right_of_roots_takes_backups_through_the_engine(
     daemon: InstalledDaemon,
 ) -> None:
