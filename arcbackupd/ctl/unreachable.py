@@ -57,8 +57,10 @@ def judge_unit(unit: str, told: dict[str, str]) -> tuple[str, str, str]:
 
 
 def _last_error() -> Iterator[Row]:
-    """The last thing that the service had to complain of since the host's start, if we may read that."""
-    text = _output("journalctl", "--unit", SERVICE, "--boot", "-p", "err", "-n", "1", "-o", "cat", "-q")
+    """The last thing that the program had to complain of since the host's start, if we may read that."""
+    # By its identifier: of the unit there are systemd's own complaints too, which say only that it failed.
+    of_ours = ("--unit", SERVICE, "--identifier", "arcbackupd", "--boot", "--priority", "err")
+    text = _output("journalctl", *of_ours, "--lines", "1", "--output", "cat", "--quiet")
     if text.strip():
         yield row("last-error", "the last error", "warning", text.strip(), f"{_LOG} shows what came before.")
 
