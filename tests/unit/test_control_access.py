@@ -57,7 +57,17 @@ def test_the_group_looks_and_takes_backups_and_no_more() -> None:
     policy = AccessPolicy(GROUP, [])
     assert policy.level_of(member(GROUP)) is Access.OPERATE
     allowed = {name for name, method in METHODS.items() if method.access <= Access.OPERATE}
-    assert allowed == {"List", "Inspect", "Backup", "PlanRetention", "Jobs", "Status", "Attach", "TestAlarms"}
+    assert allowed == {
+        "List",
+        "Inspect",
+        "Backup",
+        "PlanRetention",
+        "Jobs",
+        "Status",
+        "Attach",
+        "TestAlarms",
+        "Diagnose",
+    }
 
 
 @pytest.mark.parametrize("admins", [["nobody"], [f"%{GROUP}"], ["no-such-user", "nobody"]])
