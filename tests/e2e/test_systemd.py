@@ -115,7 +115,9 @@ def installed(
     daemon.ctl("check-config")
     systemd_host.run(["systemctl", "enable", "--now", "arcbackupd.socket", "arcbackupd.service"])
     # It hadn't seen this start of the backend: once it has noted that it has, no dump comes by itself any more.
-    wait_until(lambda: _is_there(systemd_host, BOOT_NOTE), "the dump of the backend's start", interval=0.2)
+    wait_until(
+        lambda: _is_there(systemd_host, BOOT_NOTE), "the dump of the backend's start", seconds=90, interval=0.2
+    )
     return daemon
 
 
