@@ -15,6 +15,8 @@ from arcbackupd.stack.standby import under_systemd
 
 SERVICE = "arcbackupd.service"
 SOCKET = "arcbackupd.socket"
+_ANEW = f"`systemctl stop {SOCKET} {SERVICE} && systemctl start {SOCKET} {SERVICE}`"
+"""Not ``restart``: of both it can find the service still active, beside which the socket doesn't start."""
 _SECONDS = 15.0
 _NOT_A_SERVICE = "The daemon isn't run by systemd."
 
@@ -50,13 +52,13 @@ def socket(subject: Subject) -> Verdict:
     path, name = subject.settings.control.socket, subject.settings.control.group
     found = path.stat()
     if not stat.S_ISSOCK(found.st_mode):
-        return failed(f"{path} is no socket.", f"`systemctl restart {SOCKET} {SERVICE}` makes it.")
+        return failed(f"{path} is no socket.", f"{_ANEW} makes it.")
     mode = stat.S_IMODE(found.st_mode)
     if mode & 0o007:
-        hint = f"`systemctl cat {SOCKET}`: SocketMode=0660; then `systemctl restart {SOCKET} {SERVICE}`."
+        hint = f"`systemctl cat {SOCKET}`: SocketMode=0660; then {_ANEW}."
         return failed(f"Everyone on this host can open {path} (mode {mode:04o}).", hint)
     if not mode & 0o060 or _group_of(found.st_gid) != name:
-        hint = f"`systemd-sysusers` and `systemctl restart {SOCKET} {SERVICE}`; control.group must be SocketGroup=."
+        hint = f"`systemd-sysusers`, then {_ANEW}; control.group must be SocketGroup=."
         return warning(f"Members of {name} can't open {path} (mode {mode:04o}, {_group_of(found.st_gid)}).", hint)
     return ok(f"{path}, for root and the group {name}.")
 

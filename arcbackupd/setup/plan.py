@@ -81,14 +81,16 @@ def make_plan(host: Host, answers: Answers) -> Plan:
 
 
 def _systemd(host: Host, *, written: bool) -> Iterator[Step]:
-    service = host.units[SERVICE]
     if written or any(told["NeedDaemonReload"] == "yes" for told in host.units.values()):
         yield RunProgram("Have systemd read the units again", ("systemctl", "daemon-reload"))
     if any(told["UnitFileState"] != "enabled" for told in host.units.values()):
         yield RunProgram("Have the service start with the host", ("systemctl", "enable", SOCKET, SERVICE))
-    if not host.group_exists:  # a socket that was made for root alone is made anew
-        yield RunProgram("Restart the socket and the service", ("systemctl", "restart", SOCKET, SERVICE))
-    elif service["ActiveState"] != "active" or host.units[SOCKET]["ActiveState"] != "active":
+    service_up, socket_up = (host.units[unit]["ActiveState"] == "active" for unit in (SERVICE, SOCKET))
+    # A socket that was made for root alone is made anew; and beside an active service it doesn't start.
+    if service_up and (not host.group_exists or not socket_up):
+        yield RunProgram("Stop the socket and the service", ("systemctl", "stop", SOCKET, SERVICE))
+        service_up = False
+    if not service_up or not socket_up:
         yield RunProgram("Start the socket and the service", ("systemctl", "start", SOCKET, SERVICE))
     elif written:
         yield RunProgram("Restart the service", ("systemctl", "restart", SERVICE))

@@ -433,7 +433,8 @@ def test_a_daemon_that_is_down_is_told_with_what_systemd_says(daemon: InstalledD
         said = _said(daemon)
     finally:
         daemon.host.write(CONFIG, text, mode=0o640)
-        daemon.host.run(["systemctl", "restart", "arcbackupd.socket", "arcbackupd.service"])
+        for verb in ("stop", "start"):
+            daemon.host.run(["systemctl", verb, "arcbackupd.socket", "arcbackupd.service"])
     assert "not valid TOML" in said
     healthy(daemon)
 

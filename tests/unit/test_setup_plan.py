@@ -127,7 +127,15 @@ def test_a_member_is_not_added_again(install: Path) -> None:
 def test_a_missing_group_is_made_first_and_the_socket_anew(install: Path) -> None:
     plan = programs(make_plan(host(group_exists=False), answers(install, users=("ada",))))
     assert plan[0] == "groupadd --system arcbackup"
-    assert plan[-1] == f"systemctl restart {SOCKET} {SERVICE}"
+    assert plan[-2:] == [f"systemctl stop {SOCKET} {SERVICE}", f"systemctl start {SOCKET} {SERVICE}"]
+
+
+def test_a_service_without_its_socket_is_stopped_first_since_the_socket_would_not_start_beside_it(
+    install: Path,
+) -> None:
+    alone = {SERVICE: units()[SERVICE], SOCKET: {**units()[SOCKET], "ActiveState": "inactive"}}
+    plan = programs(make_plan(host(units=alone), answers(install)))
+    assert plan[-2:] == [f"systemctl stop {SOCKET} {SERVICE}", f"systemctl start {SOCKET} {SERVICE}"]
 
 
 def test_what_somebody_wrote_is_told_and_kept_in_a_copy(install: Path) -> None:
