@@ -460,6 +460,7 @@ def test_a_user_of_its_own_without_any_right_of_roots_takes_backups_through_the_
     daemon.host.run(["chown", "-R", f"{user}:{user}", str(daemon.stack.backups)])
     example = daemon.host.read(f"{DROP_INS}/user.conf.example")
     engine = daemon.host.run(["stat", "-L", "-c", "%g", "/run/docker.sock"]).stdout.strip()
+    daemon.host.run([*shell, f"getent group {engine} || groupadd --system --gid {engine} engine"])
     daemon.drop_in("user", f"{example}SupplementaryGroups={engine}\n")
     daemon.systemctl("restart")
     try:
