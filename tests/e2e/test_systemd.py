@@ -464,12 +464,11 @@ def test_a_user_of_its_own_without_any_right_of_roots_takes_backups_through_the_
     daemon.drop_in("user", f"{example}SupplementaryGroups={engine}\n")
     daemon.systemctl("restart")
     try:
-        name = daemon.json("backup", user=MEMBER)["name"]
+        assert daemon.json("backup", user=MEMBER)["name"] == daemon.names()[0]
         status = daemon.host.read(f"/proc/{daemon.pid}/status")
     finally:
         daemon.host.run(["chown", "-R", "root:root", str(daemon.stack.backups)])
         daemon.stack.write_env()
-    assert name == daemon.names()[0]
     assert "CapBnd:\t0000000000000000" in status
     assert "Uid:\t0" not in status
 
