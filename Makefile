@@ -3,6 +3,7 @@
 #     make demo       watch it work, on a throwaway PostgreSQL
 #     make test       run every test that this machine allows
 #     make deb        make the Debian package, and with it the one file that runs everywhere
+#     make man        make the manual pages
 #     make bench      measure it beside its peers, as root, on a machine without other work (about 40 minutes)
 #
 # PYTHON=python3.12 chooses the Python. .venv is made once; `make clean` removes it.
@@ -15,7 +16,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 export PYTHON PREFIX DESTDIR WHEEL PIP_ARGS DATA ARCH
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench fuzz check build dist deb install-host uninstall-host constraints clean
+.PHONY: help demo test bench fuzz check build dist deb man install-host uninstall-host constraints clean
 
 help:  ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s%s\n", $$1, $$2 }' Makefile
@@ -47,6 +48,9 @@ dist: $(VENV)/.dev  ## make the program as one file, dist/arcbackupd, for Python
 deb: dist  ## make the Debian package of it, in dist/
 	scripts/deb/build dist/arcbackupd $(BIN) dist
 
+man: $(VENV)/.man  ## make the manual pages, in build/man/
+	$(BIN)/python -m manpages build/man
+
 install-host:  ## install on this host (as root): PREFIX, DESTDIR, WHEEL, DATA; see scripts/host
 	@scripts/host install
 
@@ -58,7 +62,7 @@ constraints:  ## pin the newest versions of everything, in constraints.txt
 
 clean:  ## remove what was made here
 	rm -rf $(VENV) .demo .fuzz build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	find arcbackupd tests bench -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+	find arcbackupd tests bench manpages -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 # Stamps: each step is done once, and again when what it reads has changed.
 
@@ -80,6 +84,11 @@ $(VENV)/.dev: $(VENV)/.demo
 $(VENV)/.fuzz: $(VENV)/.demo
 	@echo "Installing what the fuzzer needs …"
 	@$(PIP) --editable '.[fuzz]'
+	@touch $@
+
+$(VENV)/.man: pyproject.toml constraints.txt | $(VENV)/.made
+	@echo "Installing what the manual pages need …"
+	@$(PIP) --editable '.[man]'
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.demo

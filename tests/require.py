@@ -1,8 +1,8 @@
 """Parts of a machine that a test may need, and what happens when this machine lacks one.
 
 Without more, such a test is skipped, with the reason. With ARCBACKUPD_TEST_REQUIRE it fails: set it to ``all``,
-or to some of docker, podman, systemd, postgres, root, rclone, restic, sftp, debhelper, lintian, separated by
-commas.
+or to some of docker, podman, systemd, postgres, root, rclone, restic, sftp, debhelper, lintian, groff, mandoc,
+separated by commas.
 """
 
 from __future__ import annotations
@@ -13,7 +13,18 @@ from typing import Literal, NoReturn
 import pytest
 
 Kind = Literal[
-    "docker", "podman", "systemd", "postgres", "root", "rclone", "restic", "sftp", "debhelper", "lintian"
+    "docker",
+    "podman",
+    "systemd",
+    "postgres",
+    "root",
+    "rclone",
+    "restic",
+    "sftp",
+    "debhelper",
+    "lintian",
+    "groff",
+    "mandoc",
 ]
 """What may be missing."""
 

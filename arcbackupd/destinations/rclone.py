@@ -65,15 +65,17 @@ def _remote(value: str) -> str:
 
 
 class RcloneSettings(DestinationSettings):
-    """``remote``: a remote of the configuration file ``config``, and a directory in it that exists.
-
-    ``verify``: by ``hash`` where the remote has one, else by size; by size alone (``size``); by reading back what
-    arrived (``download``).
-    """
+    """What ``[destinations.NAME]`` of this type may say."""
 
     remote: Annotated[str, AfterValidator(_remote)]
+    """A remote of rclone's configuration, and a directory in it that exists: ``nas:backups/arcsecond``."""
+
     config: AbsolutePath = Path("/etc/arcbackupd/rclone.conf")
+    """rclone's configuration file."""
+
     verify: Literal["hash", "size", "download"] = "hash"
+    """How what arrived is verified: by hash where the remote has one, else by size; by size alone; by reading it
+    back."""
 
 
 class RcloneDestination(Destination[RcloneSettings]):

@@ -69,21 +69,29 @@ def _repository(value: str) -> str:
 
 
 class ResticSettings(DestinationSettings):
-    """``repository`` as restic takes it, or ``repository_file``, a file that holds it; so too its password.
-
-    ``environment_file``: what a server asks for besides, as ``AWS_ACCESS_KEY_ID=...`` in lines. ``sftp_command``:
-    the command that connects to an SFTP server, when the daemon's user's own SSH settings won't do. ``verify``: by
-    the ``size`` of what is in the snapshot, each part of which restic sent with its hash; or by reading it back
-    (``read``).
-    """
+    """What ``[destinations.NAME]`` of this type may say."""
 
     repository: Annotated[str, AfterValidator(_repository)] | None = None
+    """Where the repository is, as restic takes it. Either this or ``repository_file``."""
+
     repository_file: AbsolutePath | None = None
+    """A file that holds the same: for an address with a password in it."""
+
     password: SecretStr | None = None
+    """The repository's password, as a credential of the service. Either this or ``password_file``."""
+
     password_file: AbsolutePath | None = None
+    """A file that holds it, readable by root alone."""
+
     environment_file: AbsolutePath | None = None
+    """A file with what a server asks for besides, as ``NAME=value`` in lines: ``AWS_ACCESS_KEY_ID=...``."""
+
     sftp_command: str | None = None
+    """The command that connects to an SFTP server, when root's own SSH settings won't do."""
+
     verify: Literal["size", "read"] = "size"
+    """How what arrived is verified: by its size in the snapshot, as restic sends each part with its hash; or by
+    reading it back."""
 
     @model_validator(mode="after")
     def _one_of_each(self) -> Self:

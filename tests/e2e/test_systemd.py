@@ -35,6 +35,11 @@ MEMBER, ADMIN, OUTSIDER = "ada", "kepler", "oscar"
 
 BOOT_NOTE = "/var/lib/arcbackupd/boot.json"
 
+MANUAL = tuple(
+    f"/usr/local/share/man/{page}"
+    for page in ("man1/arcbackupctl.1", "man5/arcbackupd.toml.5", "man8/arcbackupd.8")
+)
+
 IDLE_SECONDS = 60
 IDLE_MEMORY = 60 << 20
 IDLE_WAKEUPS = 5.0
@@ -105,7 +110,7 @@ def installed(
     """Return the daemon, installed from its wheel and enabled as README tells, and people who use it."""
     wheel = build_wheel(repository, tmp_path_factory.mktemp("wheel"))
     wheels = build_wheelhouse(
-        wheel, constraints=repository / "constraints.txt", into=tmp_path_factory.mktemp("wheelhouse")
+        wheel, "docutils", constraints=repository / "constraints.txt", into=tmp_path_factory.mktemp("wheelhouse")
     )
     systemd_host.install(repository, wheel, wheels, data=observatory.shared_data)
     systemd_host.run(["groupadd", ADMINS])
@@ -159,6 +164,11 @@ def test_a_wrong_configuration_is_refused_before_the_start_with_the_reason_in_th
     assert "check-config" in said["HINT"]
     daemon.configure()
     wait_until(daemon.is_active, "the service to start by itself once the file is corrected", interval=0.2)
+
+
+def test_the_manual_is_installed(daemon: InstalledDaemon) -> None:
+    for page in MANUAL:
+        assert daemon.host.read(page).count(".SH ") > 5
 
 
 def test_systemd_finds_nothing_wrong_with_the_units_and_little_exposed(daemon: InstalledDaemon) -> None:
@@ -655,6 +665,7 @@ def test_uninstalling_takes_the_programs_and_units_and_leaves_backups_and_settin
     daemon.host.run(["test", "-s", "/etc/arcbackupd/config.toml"])
     for gone in (
         "/opt/arcbackupd",
+        *MANUAL,
         "/usr/local/bin/arcbackupctl",
         "/usr/local/lib/systemd/system/arcbackupd.service",
     ):

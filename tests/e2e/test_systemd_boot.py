@@ -62,7 +62,7 @@ def installed(
     """Return the daemon, installed from its wheel and started."""
     repository = request.config.rootpath
     wheel = build_wheel(repository)
-    wheels = build_wheelhouse(wheel, constraints=repository / "constraints.txt")
+    wheels = build_wheelhouse(wheel, "docutils", constraints=repository / "constraints.txt")
     systemd_host.install(repository, wheel, wheels, data=observatory.shared_data)
     daemon = InstalledDaemon(systemd_host, observatory)
     daemon.configure()

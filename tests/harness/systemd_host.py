@@ -2,7 +2,7 @@
 
     wheel = build_wheel(REPO)
     with SystemdHost(docker(), mounts=[stack.directory]) as host:
-        wheelhouse = build_wheelhouse(wheel, constraints=REPO / "constraints.txt")
+        wheelhouse = build_wheelhouse(wheel, "docutils", constraints=REPO / "constraints.txt")
         host.install(REPO, wheel, wheelhouse, data=stack.shared_data)
         host.run(["systemctl", "start", "arcbackupd"])
         host.journal(_SYSTEMD_UNIT="arcbackupd.service", JOB="dump")
@@ -36,6 +36,8 @@ CHECKOUT = "/root/arcbackupd"
 INSTALLED_FROM = (
     "scripts",
     "systemd",
+    "manpages",
+    "docs",
     "constraints.txt",
     "config.example.toml",
     "README.md",

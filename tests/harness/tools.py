@@ -1,4 +1,4 @@
-"""The programs behind destinations and the package: found, or installed where we may."""
+"""The programs behind destinations, the package and the manual: found, or installed where we may."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.harness.engine import EngineUnavailable, install_packages, work_dir
 from tests.harness.process import exclusive
 from tests.require import require
 
-Tool = Literal["rclone", "restic", "sftp", "debhelper", "lintian"]
+Tool = Literal["rclone", "restic", "sftp", "debhelper", "lintian", "groff", "mandoc"]
 
 _PROGRAMS: dict[Tool, tuple[str, str]] = {
     "rclone": ("rclone", "rclone"),
@@ -18,6 +18,8 @@ _PROGRAMS: dict[Tool, tuple[str, str]] = {
     "sftp": ("sshd", "openssh-server"),
     "debhelper": ("dh", "debhelper"),
     "lintian": ("lintian", "lintian"),
+    "groff": ("groff", "groff-base"),
+    "mandoc": ("mandoc", "mandoc"),
 }
 """Each tool's program, and Debian's package with it."""
 
