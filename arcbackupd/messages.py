@@ -19,7 +19,7 @@ class MessageId(StrEnum):
     """fields: BACKUP, REASON"""
 
     DUMP_FAILED = "5ccaa34e64f8448baff60f2d3ec36f01"
-    """fields: REASON, HINT"""
+    """fields: REASON, HINT, ERROR_CODE"""
 
     DUMP_ANOMALY = "63e44bc051894981a508071bc9848132"
     """fields: BACKUP, HINT"""

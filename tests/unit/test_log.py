@@ -16,7 +16,7 @@ from unittest.mock import patch
 import pytest
 import structlog
 
-from arcbackupd import log
+from arcbackupd import log, messages
 from arcbackupd.errors import OperationFailed
 from arcbackupd.messages import MessageId
 
@@ -93,6 +93,28 @@ def test_message_ids_are_what_journalctl_expects(journal: list[dict[str, str]]) 
 def test_the_catalogue_explains_each_kind_of_event_once() -> None:
     explained = re.findall(r"^-- ([0-9a-f]{32})$", CATALOG.read_text(encoding="utf-8"), re.MULTILINE)
     assert sorted(explained) == sorted(MessageId)
+
+
+def explanations() -> dict[str, str]:
+    """What the catalogue says about each kind of event."""
+    _, *parts = re.split(r"^-- (?=[0-9a-f]{32}$)", CATALOG.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {part[:32]: part[33:] for part in parts}
+
+
+@pytest.mark.parametrize("kind", MessageId, ids=lambda kind: kind.name)
+def test_an_explanation_says_what_to_do(kind: MessageId) -> None:
+    text = explanations()[kind]
+    assert re.search(
+        r"nothing (?:else )?needs to be done|what to do|arcbackupctl|systemctl|groupadd", text, re.IGNORECASE
+    )
+
+
+@pytest.mark.parametrize("kind", MessageId, ids=lambda kind: kind.name)
+def test_an_explanation_uses_the_fields_that_the_entry_has(kind: MessageId) -> None:
+    source = Path(str(messages.__file__)).read_text(encoding="utf-8")
+    told = re.search(rf'{kind}"\n    """fields: (.+)"""', source)
+    used = set(re.findall(r"@([A-Z_]+)@", explanations()[kind]))
+    assert used <= set(told[1].split(", ") if told else ())
 
 
 @pytest.mark.parametrize(
