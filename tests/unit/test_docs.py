@@ -69,6 +69,32 @@ def test_every_file_of_the_project_that_a_page_names_is_there(page: Path) -> Non
             assert (ROOT / text).exists(), text
 
 
+# The maps
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/architecture.md"])
+def test_a_map_shows_every_room_and_no_other(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    rooms = {
+        f"{path.name}/" if path.is_dir() else path.name
+        for path in (ROOT / "arcbackupd").iterdir()
+        if (path / "__init__.py").exists() or path.suffix == ".py"
+    } - {"__init__.py"}
+    found = set(re.findall(r"(?<![\w/.])\w+(?:\.py\b|/(?!\w))", text))
+    assert found - {"docs/", "tests/", "offhost/", "restore/", "bench/"} >= rooms
+    here = {path.name for part in ("arcbackupd", "tests", "bench") for path in (ROOT / part).rglob("*.py")}
+    gone = {name for name in found if name.endswith(".py")} - here
+    assert gone == set()
+
+
+def test_what_the_architecture_names_is_in_the_source() -> None:
+    source = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "arcbackupd").rglob("*.py"))
+    for text in INLINE.findall(prose(ROOT / "docs" / "architecture.md")):
+        if found := re.fullmatch(r"([A-Z][a-z]\w+)(?:\.(\w+)(?:\(.*\))?)?", text):
+            assert f"class {found[1]}" in source, text
+            assert not found[2] or f"def {found[2]}" in source, text
+
+
 # Commands
 
 

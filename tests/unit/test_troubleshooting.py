@@ -1,4 +1,4 @@
-"""docs/troubleshooting.md explains every error that an operator can meet, in the words that it has, and no other."""
+"""docs/troubleshooting.md explains every error that an operator can meet, in its own words, and no other."""
 
 from __future__ import annotations
 
