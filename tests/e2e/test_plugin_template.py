@@ -66,4 +66,5 @@ def test_what_its_table_has_wrong_is_told_and_the_rest_runs(stack16: ArcsecondSt
     with Daemon(stack16, environment={"PYTHONPATH": str(site)}, jobs=jobs) as daemon:
         problems = {problem["code"]: problem for problem in daemon.json("status", status=None)["problems"]}
         assert "jobs.weather.fiel: no such setting" in problems["job-failed-to-load"]["message"]
+        daemon.wait_boot_dumps(1)
         assert daemon.json("backup")["outcome"] in ("published", "unchanged")

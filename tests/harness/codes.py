@@ -31,6 +31,10 @@ class Source:
     constants: dict[str, str] = field(default_factory=dict)
     functions: list[ast.FunctionDef] = field(default_factory=list)
 
+    def named(self, name: str) -> str:
+        """Return a name as all modules know it: a private one is this module's alone."""
+        return f"{self.path}:{name}" if name.startswith("_") else name
+
     def at(self, node: ast.expr) -> str:
         """Return where that is."""
         return f"{self.path.relative_to(PACKAGE.parent)}:{node.lineno}"
@@ -68,13 +72,14 @@ def _positions(sources: list[Source]) -> dict[str, int]:
     for source in sources:
         for function in source.functions:
             if not function.name.startswith("__") and (place := _place(function)) is not None:
-                positions[function.name] = place
+                positions[source.named(function.name)] = place
         for node in ast.walk(source.tree):
             if isinstance(node, ast.ClassDef):
                 own = any(isinstance(child, ast.FunctionDef) and child.name == "__init__" for child in node.body)
-                bases[node.name] = [] if own else [base.id for base in node.bases if isinstance(base, ast.Name)]
+                names = [source.named(base.id) for base in node.bases if isinstance(base, ast.Name)]
+                bases[source.named(node.name)] = [] if own else names
                 if (place := _place_in(node)) is not None:
-                    positions[node.name] = place
+                    positions[source.named(node.name)] = place
     while inherited := {
         name: positions[base]
         for name, names in bases.items()
@@ -111,7 +116,7 @@ def _is_field(node: ast.stmt) -> bool:
 def _given(source: Source, positions: dict[str, int], constants: dict[str, str]) -> Iterator[tuple[ast.expr, str]]:
     for function in [*source.functions, source.tree]:
         for node in _own(function):
-            if isinstance(node, ast.Call) and (given := _argument(node, positions)) is not None:
+            if isinstance(node, ast.Call) and (given := _argument(node, positions, source)) is not None:
                 for value in _values(given, function, source, constants):
                     yield node, value
         if isinstance(function, ast.FunctionDef):
@@ -126,8 +131,8 @@ def _own(function: ast.AST) -> Iterator[ast.AST]:
             yield from _own(child)
 
 
-def _argument(call: ast.Call, positions: dict[str, int]) -> ast.expr | None:
-    name = call.func.id if isinstance(call.func, ast.Name) else getattr(call.func, "attr", "")
+def _argument(call: ast.Call, positions: dict[str, int], source: Source) -> ast.expr | None:
+    name = source.named(call.func.id if isinstance(call.func, ast.Name) else getattr(call.func, "attr", ""))
     if name not in positions:
         return None
     by_name = (keyword.value for keyword in call.keywords if keyword.arg == PARAMETER)
@@ -141,6 +146,9 @@ def _values(given: ast.expr, function: ast.AST, source: Source, constants: dict[
     elif isinstance(given, ast.IfExp):
         yield from _values(given.body, function, source, constants)
         yield from _values(given.orelse, function, source, constants)
+    elif isinstance(given, ast.BoolOp):
+        for value in given.values:
+            yield from _values(value, function, source, constants)
     elif isinstance(given, ast.Name):
         yield from _named(given, function, source, constants)
     elif not _passed_on(given):
