@@ -1,4 +1,7 @@
-"""The daemon: everything is wired here, in the order in which it starts."""
+"""The daemon: everything is wired here, in the order in which it starts.
+
+See docs/architecture.md, "The rooms".
+"""
 
 from __future__ import annotations
 

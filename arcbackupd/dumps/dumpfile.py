@@ -9,6 +9,8 @@
 Every tool that reads gzip sees the SQL and nothing else. The manifest comes first: its room is reserved when the
 file is opened and filled when the dump is proved, it is found without a search, and ``gzip -l`` and ``file`` keep
 telling the truth. It holds the compressed length, so a truncated file shows without decompressing.
+
+See docs/architecture.md, "The file".
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ only the text can tell. It ends with ``-- PostgreSQL database dump complete`` an
 15.14, 16.10 and 17.6 on, with an ``\\unrestrict`` that has the key of the ``\\restrict`` near its top
 (src/bin/pg_dump/pg_backup_archiver.c, RestoreArchive). Either can also stand inside data, strings, function
 bodies or comments, which is why the text is read by a lexer.
+
+See docs/architecture.md, "The proof".
 """
 
 from __future__ import annotations

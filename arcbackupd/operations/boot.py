@@ -1,4 +1,7 @@
-"""Notice every start of the backend, also those while nobody watched, and ask for a dump of each."""
+"""Notice every start of the backend, also those while nobody watched, and ask for a dump of each.
+
+docs/architecture.md, "A start of the backend", follows it through the house.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Take a dump: stream, compress, hash and scan it, prove it, publish it."""
+"""Take a dump: stream, compress, hash and scan it, prove it, publish it.
+
+docs/architecture.md, "The way of a dump", follows it through the house.
+"""
 
 from __future__ import annotations
 

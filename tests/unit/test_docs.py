@@ -95,6 +95,17 @@ def test_what_the_architecture_names_is_in_the_source() -> None:
             assert not found[2] or f"def {found[2]}" in source, text
 
 
+def test_modules_and_architecture_point_at_each_other() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    parts = dict(re.findall(r"^## (.+)\n\n(?:In|Wired in) `(.+?)`", text, re.MULTILINE))
+    pointing = {
+        found[1]: str(path.relative_to(ROOT / "arcbackupd")).removesuffix("__init__.py")
+        for path in (ROOT / "arcbackupd").rglob("*.py")
+        if (found := re.search(r'docs/architecture\.md, "(.+?)"', path.read_text(encoding="utf-8")))
+    }
+    assert pointing == parts
+
+
 # Commands
 
 

@@ -8,4 +8,6 @@ loading.py   a dump into a database
 steps.py     what is done, how it is shown, how it is undone
 run.py       the plans, and their way from the first step to the end, or back
 replaced.py  the databases that restores replaced
+
+docs/architecture.md, "The way of a restore", follows it through the house.
 """
