@@ -25,6 +25,7 @@ from tests.unit.test_settings import keys
 PACKAGE = Path(__file__).parents[2] / "arcbackupd"
 CTL, DAEMON, TOML = "arcbackupctl.1", "arcbackupd.8", "arcbackupd.toml.5"
 SHARED = {"--json", "--socket", "--no-color", "--help"}
+OPTION = re.compile(r"(?<![\w-])--?[a-z][a-z-]*")
 VARIABLE = re.compile(r"[A-Z][A-Z_]*[A-Z]")
 
 
@@ -74,9 +75,9 @@ ALL = [
 def test_every_command_is_described_with_its_own_options_and_no_other(
     pages: dict[str, str], page: str, name: str, command: click.Command
 ) -> None:
-    own = {option for parameter in command.params for option in parameter.opts if option.startswith("--")} - SHARED
+    own = {option for parameter in command.params for option in parameter.opts if option.startswith("-")} - SHARED
     told = section(section(pages[page], "COMMANDS"), name, "SS")
-    assert {tag.split()[0] for tag in tags(told)} == own
+    assert {word for tag in tags(told) for word in OPTION.findall(tag)} == own
     assert told.strip()
 
 
@@ -91,7 +92,7 @@ def test_the_options_before_a_command_are_described(pages: dict[str, str], page:
     context = click.Context(program, **program.context_settings)
     options = {option for parameter in program.get_params(context) for option in parameter.opts}
     told = section(pages[page], "OPTIONS")
-    assert {word.split()[0] for tag in tags(told) for word in tag.split(", ")} == options
+    assert {word for tag in tags(told) for word in OPTION.findall(tag)} == options
 
 
 def test_the_exit_statuses_are_those_of_the_errors(pages: dict[str, str]) -> None:
