@@ -34,6 +34,7 @@ GENERATED: Mapping[str, Callable[[], str]] = {
     "options of arcbackupd": lambda: commands.options(daemon),
     "settings": lambda: settings.described((ROOT / "config.example.toml").read_text(encoding="utf-8")),
     "settings of destinations": settings.of_destinations,
+    "settings of alarms": settings.of_alarms,
     "jobs": settings.of_jobs,
 }
 

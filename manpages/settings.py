@@ -68,7 +68,12 @@ def _setting(text: str) -> str:
 
 def of_destinations() -> str:
     """The settings of each built-in type of destination."""
-    return "\n\n".join(_type(point.name, point.load().Settings) for point in _built_in("arcbackupd.destinations"))
+    return _types("arcbackupd.destinations")
+
+
+def of_alarms() -> str:
+    """The settings of each built-in type of alarm."""
+    return _types("arcbackupd.alarms")
 
 
 def of_jobs() -> str:
@@ -81,11 +86,25 @@ def _built_in(group: str) -> list[EntryPoint]:
     return [point for point in found if point.module.startswith("arcbackupd.")]
 
 
+def _types(group: str) -> str:
+    return "\n\n".join(_type(point.name, point.load().Settings) for point in _built_in(group))
+
+
 def _type(name: str, settings: type[BaseModel]) -> str:
     title = f'type = "{name}"'
     texts = _docstrings(settings)
     rows = [_row(key, field, texts.get(key, "")) for key, field in settings.model_fields.items()]
-    return "\n\n".join([f"{title}\n{'~' * len(title)}", *rows])
+    return "\n\n".join([f"{title}\n{'~' * len(title)}", *_introduction(settings), *rows])
+
+
+def _introduction(settings: type[BaseModel]) -> list[str]:
+    """What the classes say of several keys at once; the first line of most says only whose table it is."""
+    told = [inspect.cleandoc(each.__doc__ or "") for each in settings.__mro__ if _is_ours(each)]
+    return [text for text in told if "``" in text and not re.match(r"(What|The table) ``\[", text)]
+
+
+def _is_ours(model: type) -> bool:
+    return issubclass(model, BaseModel) and model.__module__.startswith("arcbackupd.")
 
 
 def _job(name: str, job: type[Job[Any]]) -> str:
@@ -118,18 +137,23 @@ def _toml(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, timedelta):
-        return f'"{value.total_seconds():.0f}s"'
+        seconds = int(value.total_seconds())
+        size, unit = next(each for each in ((3600, "h"), (60, "m"), (1, "s")) if seconds % each[0] == 0)
+        return f'"{seconds // size}{unit}"'
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml, value))}]"
     return f'"{value}"' if isinstance(value, str | PurePath) else str(value)
 
 
 def _docstrings(settings: type[BaseModel]) -> dict[str, str]:
-    """What stands below each attribute of a class; it holds for those right above it, too, that have none."""
-    (body,) = ast.parse(textwrap.dedent(inspect.getsource(settings))).body
-    assert isinstance(body, ast.ClassDef)
+    """What stands below each attribute of a class and of those that it derives from."""
     found: dict[str, str] = {}
-    for statement, below in zip(body.body, [*body.body[1:], None], strict=True):
-        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-            found[statement.target.id] = _docstring(below)
+    for model in filter(_is_ours, reversed(settings.__mro__)):
+        (body,) = ast.parse(textwrap.dedent(inspect.getsource(model))).body
+        assert isinstance(body, ast.ClassDef)
+        for statement, below in zip(body.body, [*body.body[1:], None], strict=True):
+            if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+                found[statement.target.id] = _docstring(below)
     return found
 
 

@@ -213,7 +213,7 @@ def test_every_setting_in_an_example_exists(page: Path) -> None:
 
 
 def _known(example: dict[str, Any]) -> None:
-    jobs, places = example.pop("jobs", {}), example.pop("destinations", {})
+    jobs, places, alarms = (example.pop(name_, {}) for name_ in ("jobs", "destinations", "alarms"))
     for name_, value in example.items():
         if name_ in ("project", "build-system", "tool"):
             continue  # a package's, not ours
@@ -222,6 +222,9 @@ def _known(example: dict[str, Any]) -> None:
     for table in places.values():
         own = types.get(table["type"])
         assert own is None or table.keys() <= {*DestinationTable.model_fields, *own.model_fields}, table
+    kinds = {point.name: point.load().Settings for point in entry_points(group="arcbackupd.alarms")}
+    for table in alarms.values():
+        assert table.keys() <= {"type", *kinds[table["type"]].model_fields}, table
     plugins = {point.name: point.load().Settings for point in entry_points(group="arcbackupd.jobs")}
     for job, table in jobs.items():
         assert job not in plugins or table.keys() <= {*JobSettings.model_fields, *plugins[job].model_fields}

@@ -113,7 +113,7 @@ def test_every_setting_is_described_in_its_table_and_no_other_is(pages: dict[str
         told |= {f"{heading.strip('[]')}.{tag}" for tag in tags(rest)}
     expected = {key for key, _ in keys(Settings)}
     assert f"engine.local.{next(iter(LocalEngine.model_fields))}" in expected
-    assert {key for key in told if not key.startswith(("jobs.", "destinations."))} == expected
+    assert {key for key in told if not key.startswith(("jobs.", "destinations.", "alarms."))} == expected
 
 
 def test_what_every_destination_may_say_is_told(pages: dict[str, str]) -> None:
@@ -125,6 +125,12 @@ def test_what_every_destination_may_say_is_told(pages: dict[str, str]) -> None:
 @pytest.mark.parametrize("point", entry_points(group="arcbackupd.destinations"), ids=lambda point: point.name)
 def test_every_key_of_a_type_of_destination_is_described(pages: dict[str, str], point: Any) -> None:
     part = section(section(pages[TOML], "DESTINATIONS"), f'type = "{point.name}"', "SS")
+    assert tags(part) == list(point.load().Settings.model_fields)
+
+
+@pytest.mark.parametrize("point", entry_points(group="arcbackupd.alarms"), ids=lambda point: point.name)
+def test_every_key_of_a_type_of_alarm_is_described(pages: dict[str, str], point: Any) -> None:
+    part = section(section(pages[TOML], "ALARMS"), f'type = "{point.name}"', "SS")
     assert tags(part) == list(point.load().Settings.model_fields)
 
 
