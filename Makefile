@@ -45,7 +45,7 @@ build: $(VENV)/.dev  ## make the wheel and the source archive, in dist/
 dist: $(VENV)/.dev  ## make the program as one file, dist/arcbackupd, for Python 3.11 to 3.14
 	$(BIN)/python scripts/onefile/build.py dist/arcbackupd $(if $(ARCH),--arch $(ARCH))
 
-deb: dist  ## make the Debian package of it, in dist/
+deb: dist man  ## make the Debian package of it, in dist/
 	scripts/deb/build dist/arcbackupd $(BIN) dist
 
 man: $(VENV)/.man  ## make the manual pages, in build/man/

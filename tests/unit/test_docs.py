@@ -140,20 +140,25 @@ def typed(line: str) -> Iterator[str]:
 def parse(line: str, *, whole: bool) -> None:
     """Parse a line as click does, and no more. Raise click.UsageError; in a whole line nothing may be missing."""
     program, *arguments = shlex.split(line)
-    group: click.Command = PROGRAMS[program]
-    if not arguments:
+    try:
+        _parse(PROGRAMS[program], program, arguments, whole=whole)
+    except click.exceptions.Exit:
+        return  # --version ends there
+
+
+def _parse(command: click.Command, name_: str, arguments: list[str], *, whole: bool) -> None:
+    if isinstance(command, click.Group) and not arguments:
         return
-    context = group.make_context(program, arguments, obj=Session())
-    while isinstance(group, click.Group) and (rest := [*context._protected_args, *context.args]):
-        _, found, rest = group.resolve_command(context, rest)
-        assert found is not None
-        group = found
-        try:
-            context = found.make_context(found.name, rest, parent=context)
-        except click.MissingParameter:
-            if whole:
-                raise
-            return
+    try:
+        context = command.make_context(name_, list(arguments), obj=Session())
+    except click.MissingParameter:
+        if whole:
+            raise
+        return
+    if isinstance(command, click.Group) and (rest := [*context._protected_args, *context.args]):
+        found, below, rest = command.resolve_command(context, rest)
+        assert below is not None
+        _parse(below, str(found), rest, whole=whole)
 
 
 MANUAL = sorted((ROOT / "docs" / "man").glob("*.rst"))
