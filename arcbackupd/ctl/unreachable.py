@@ -120,7 +120,7 @@ def _output(*argv: str) -> str:
     """What a program prints; nothing where it is missing, fails or hangs: it is only asked for more to tell."""
     import subprocess
 
-    environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"}
+    environment = {"PATH": os.pathsep.join(os.get_exec_path()), "LC_ALL": "C.UTF-8"}
     try:
         done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=_SECONDS, env=environment)
     except (OSError, subprocess.TimeoutExpired):
