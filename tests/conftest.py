@@ -122,9 +122,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         for name in set(getattr(item, "fixturenames", ())) & MARKER_OF_FIXTURE.keys():
             item.add_marker(MARKER_OF_FIXTURE[name])
-        if any(map(item.get_closest_marker, ("docker", "podman", "systemd"))):
-            # They look at the host, and at engines that all of them share: one process runs them, one by one.
-            item.add_marker(pytest.mark.xdist_group("containers"))
+        for name in ("systemd", "docker", "podman"):
+            if item.get_closest_marker(name):
+                # They look at the host, and at what all of them share: one process runs each sort, one by one.
+                item.add_marker(pytest.mark.xdist_group("systemd" if name == "systemd" else "containers"))
+                break
 
 
 # Skips
