@@ -20,8 +20,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.harness import images
 from tests.harness.embedded import EmbeddedPostgres, EmbeddedPostgresError, available_majors
@@ -36,6 +38,9 @@ MARKER_OF_FIXTURE = {
     "embedded_postgres": "postgres",
     "embedded_major": "postgres",
 }
+
+OF_SYSTEMD = tuple(f"tests/e2e/test_{name}" for name in ("systemd", "setup", "package"))
+OF_CONTAINERS = ("tests/e2e/", "tests/torture/")
 
 ROOT = Path(__file__).parents[1]
 
@@ -118,15 +123,28 @@ def embedded_postgres(embedded_major: Callable[[int], EmbeddedPostgres]) -> Embe
 
 @pytest.hookimpl(tryfirst=True)  # before -m looks at them
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test by the fixtures it uses, directly or not, and keep together what must not run at once."""
+    """Mark each test by the fixtures it uses, directly or not."""
     for item in items:
         for name in set(getattr(item, "fixturenames", ())) & MARKER_OF_FIXTURE.keys():
             item.add_marker(MARKER_OF_FIXTURE[name])
-        for name in ("systemd", "docker", "podman"):
-            if item.get_closest_marker(name):
-                # They look at the host, and at what all of them share: one process runs each sort, one by one.
-                item.add_marker(pytest.mark.xdist_group("systemd" if name == "systemd" else "containers"))
-                break
+
+
+# Several processes
+
+
+class _Sorts(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
+    """Tests that look at the host, and at engines that all of them share, run one by one; others beside them."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        if nodeid.startswith(OF_SYSTEMD):
+            return "systemd"
+        return "containers" if nodeid.startswith(OF_CONTAINERS) else nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Tell which tests stay together: by where they are, since their markers are not known yet."""
+    return _Sorts(config, log)
 
 
 # Skips
