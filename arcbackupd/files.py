@@ -6,10 +6,12 @@ import os
 import tempfile
 from pathlib import Path
 
+_UNFINISHED = ".unfinished"
+
 
 def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Replace a file's contents, durably. The file is created with its final mode."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_UNFINISHED)
     try:
         with os.fdopen(descriptor, "wb") as file:
             os.fchmod(descriptor, mode)
@@ -20,3 +22,12 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def remove_unfinished(directory: Path) -> None:
+    """Remove what processes that were killed in `write_atomically` left below a directory.
+
+    Only for whoever knows that nobody writes there now.
+    """
+    for left in directory.rglob(f".*{_UNFINISHED}"):
+        left.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from arcbackupd.errors import Busy, OperationFailed
+from arcbackupd.files import remove_unfinished
 
 
 @contextlib.contextmanager
@@ -27,6 +28,8 @@ def only_one(state_dir: Path) -> Iterator[None]:
         hint = "`systemctl status arcbackupd` shows it; stop that one first."
         raise Busy("already-running", f"Another arcbackupd uses {state_dir}.", hint=hint) from None
     try:
+        with contextlib.suppress(OSError):  # a disk that fails is told by whoever writes to it
+            remove_unfinished(state_dir)
         yield
     finally:
         os.close(descriptor)
