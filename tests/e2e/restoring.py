@@ -171,10 +171,10 @@ class Quick:
 
 
 @contextmanager
-def quick_stack(engine: Engine, major: int = 16) -> Iterator[Quick]:
-    """Run a quick stack."""
+def quick_stack(engine: Engine, major: int = 16, more: str = "") -> Iterator[Quick]:
+    """Run a quick stack; `more` is SQL for what both states have besides."""
     with ArcsecondStack(engine, major, with_backend=False, postgres_args=POSTGRES_ARGS) as stack:
-        stack.psql(_NEW_STATE)
+        stack.psql(_NEW_STATE + more)
         new = fingerprint(stack)
         with Daemon(stack, jobs=BY_HAND) as daemon:
             kept = stack.directory / NEW

@@ -13,7 +13,9 @@ from pathlib import Path
 from tests.harness.daemon import Daemon
 from tests.harness.installed import InstalledDaemon
 from tests.harness.process import wait_until
+from tests.harness.process import run, wait_until
 from tests.harness.stack import ArcsecondStack
+from tests.require import require
 
 # Processes
 
@@ -191,3 +193,18 @@ def restore_by_hand(dump: Path, stack: ArcsecondStack, db: str) -> None:
 def change(stack: ArcsecondStack) -> None:
     """Change the database's content, so that the next dump is another one."""
     stack.psql("UPDATE targets_target SET priority = priority + 1 WHERE id = (SELECT min(id) FROM targets_target)")
+
+
+# Disks
+
+
+@contextmanager
+def small_disk(mounted: Path, size: str) -> Iterator[None]:
+    """Mount a filesystem of that size on a directory for as long as it lasts."""
+    if os.geteuid() != 0:
+        require("root", "only root may mount a small file system")
+    run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(mounted)])
+    try:
+        yield
+    finally:
+        run(["umount", "--lazy", str(mounted)])

@@ -7,8 +7,6 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -17,15 +15,15 @@ from tests.e2e.support import (
     dump_at_hand,
     dump_sessions,
     partial_size,
+    small_disk,
     table_locked,
     wait_for_no_process,
     wait_for_process,
 )
 from tests.harness.daemon import Daemon
 from tests.harness.engine import Engine
-from tests.harness.process import run, wait_until
+from tests.harness.process import wait_until
 from tests.harness.stack import ArcsecondStack
-from tests.require import require
 
 BULK = """CREATE TABLE bulk AS
     SELECT n, md5(n::text) || md5((-n)::text) AS hex FROM generate_series(1, 2500000) AS n"""
@@ -187,7 +185,9 @@ def test_daemon_told_to_stop_abandons_a_dump_that_does_not_end(bulky: ArcsecondS
 @pytest.mark.parametrize(("size", "sentence"), [("8m", "is too full for a dump: "), ("80m", "no space was left")])
 def test_full_disk(bulky: ArcsecondStack, size: str, sentence: str) -> None:
     """A disk without room for a dump is told before it, one that gets full meanwhile then, with nothing left."""
-    with _small_disk(tidied(bulky), size) as shared:
+    shared = tidied(bulky).directory / f"disk-{size}"
+    shared.mkdir(exist_ok=True)
+    with small_disk(shared, size):
         bulky.write_env(SHARED_DATA_PATH=str(shared))
         with Daemon(bulky, jobs=BY_HAND) as daemon:
             error = daemon.json("backup", status=1)["error"]
@@ -315,17 +315,3 @@ def _assert_clean(daemon: Daemon) -> None:
     assert dump_sessions(daemon.stack) == 0
     assert (daemon.names(), daemon.leftovers()) == ([], [])
     assert daemon.json("backup")["outcome"] == "published"
-
-
-@contextmanager
-def _small_disk(stack: ArcsecondStack, size: str) -> Iterator[Path]:
-    """Mount a file system of that size for as long as it lasts."""
-    if os.geteuid() != 0:
-        require("root", "only root may mount a small file system")
-    mounted = stack.directory / f"disk-{size}"
-    mounted.mkdir(exist_ok=True)
-    run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(mounted)])
-    try:
-        yield mounted
-    finally:
-        run(["umount", "--lazy", str(mounted)])

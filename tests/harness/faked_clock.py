@@ -1,0 +1,95 @@
+"""A clock of a test's own for one daemon: libfaketime for the wall's, and the boot's beside it.
+
+    clock = FakedClock(directory)
+    Daemon(stack, environment=clock.environment)
+    clock.jump(timedelta(days=3))       # the wall clock is set
+    clock.suspend(timedelta(days=1))    # both clocks go on, timers don't: what a suspended host wakes up to
+
+The monotonic clock is never touched, so timers and time limits run as ever. libfaketime moves what the daemon's
+process reads as the time; the kernel's own (the times of files) and that of containers stay. CLOCK_BOOTTIME, which
+libfaketime leaves alone, is moved inside the process by `install`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from tests.require import require
+
+_BOOT = "FAKED_BOOTTIME_FILE"
+_HEARTBEAT = timedelta(milliseconds=100)
+
+
+class FakedClock:
+    """Two offsets from the real time, in files that the daemon's process reads at every look at the clock."""
+
+    def __init__(self, directory: Path) -> None:
+        """Plan one whose files lie in `directory`."""
+        libraries = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+        if not libraries:
+            require("faketime", "libfaketime isn't installed: it is in the package libfaketime")
+        self._library = libraries[0]
+        self._wall_file = directory / "wall-offset"
+        self._boot_file = directory / "boot-offset"
+        self._wall = timedelta()
+        self._boot = timedelta()
+        self._write()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Return what a daemon needs to live by it."""
+        return {
+            "LD_PRELOAD": str(self._library),
+            "FAKETIME_TIMESTAMP_FILE": str(self._wall_file),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "DONT_FAKE_MONOTONIC": "1",
+            _BOOT: str(self._boot_file),
+        }
+
+    def now(self) -> datetime:
+        """Return the time that the daemon has."""
+        return datetime.now(UTC) + self._wall
+
+    def jump(self, by: timedelta) -> None:
+        """Set the wall clock forward, or back."""
+        self._wall += by
+        self._write()
+
+    def suspend(self, by: timedelta) -> None:
+        """Let that much time pass as on a host that slept."""
+        self._boot += by
+        self.jump(by)
+
+    def set(self, moment: datetime) -> None:
+        """Let time pass, as on a host that slept, until a moment."""
+        self.suspend(moment - self.now())
+
+    def _write(self) -> None:
+        # The boot's first: a jump of the wall's alone for a moment would be noticed as one.
+        for path, offset in ((self._boot_file, self._boot), (self._wall_file, self._wall)):
+            temporary = path.with_suffix(".new")
+            temporary.write_text(f"{offset.total_seconds():+.3f}\n", encoding="ascii")
+            temporary.replace(path)
+
+
+def install() -> None:
+    """In the daemon's process: move CLOCK_BOOTTIME, and let the scheduler look at the clock ten times a second."""
+    told = os.environ.get(_BOOT)
+    if not told:
+        return
+    from arcbackupd.scheduling.scheduler import Scheduler
+
+    real = time.clock_gettime
+
+    def faked(clock: int) -> float:
+        offset = float(Path(told).read_text(encoding="ascii")) if clock == time.CLOCK_BOOTTIME else 0.0
+        return real(clock) + offset
+
+    time.clock_gettime = faked
+    defaults = Scheduler.__init__.__kwdefaults__
+    assert defaults is not None
+    defaults["heartbeat"] = _HEARTBEAT
