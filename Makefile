@@ -4,6 +4,7 @@
 #     make test       run every test that this machine allows
 #     make deb        make the Debian package, and with it the one file that runs everywhere
 #     make man        make the manual pages
+#     make torture    break everything below it, and look whether its promises hold
 #     make bench      measure it beside its peers, as root, on a machine without other work (about 40 minutes)
 #
 # PYTHON=python3.12 chooses the Python. .venv is made once; `make clean` removes it.
@@ -17,6 +18,7 @@ export PYTHON PREFIX DESTDIR WHEEL PIP_ARGS DATA ARCH
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test bench fuzz check build dist deb man install-host uninstall-host constraints clean
+.PHONY: help demo test bench fuzz torture soak check build install-host uninstall-host constraints clean
 
 help:  ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s%s\n", $$1, $$2 }' Makefile
@@ -32,6 +34,12 @@ bench: $(VENV)/.bench  ## measure beside the peers, and write bench/RESULTS.md (
 
 fuzz: $(VENV)/.fuzz  ## fuzz what reads hostile input: FUZZ_TARGET (all), FUZZ_SECONDS (1800 each), FUZZ_KEEP=1
 	$(BIN)/python -m tests.fuzz --seconds $(or $(FUZZ_SECONDS),1800) $(if $(filter-out 0 no,$(FUZZ_KEEP)),--keep) $(FUZZ_TARGET)
+
+torture: $(VENV)/.dev  ## the daemon under real faults, as root: TORTURE_SECONDS in all (1800), TORTURE_SEED
+	TORTURE_SECONDS=$${TORTURE_SECONDS:-1800} $(BIN)/python -m pytest tests/torture/test_torture.py $(PYTEST_ARGS)
+
+soak: $(VENV)/.dev  ## a month of hourly dumps under a clock that skips the waiting (SOAK_HOURS between two dumps)
+	SOAK_HOURS=$${SOAK_HOURS:-1} $(BIN)/python -m pytest tests/torture/test_soak.py $(PYTEST_ARGS)
 
 check: $(VENV)/.dev  ## formatting, lint, types and the fast tests, in under two minutes
 	$(BIN)/ruff format --check .

@@ -1,0 +1,157 @@
+"""Faults of the disk: full, failing, read-only, slow. Its system calls really fail: nothing is patched."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.harness.loop_disk import LoopDisk
+from tests.harness.process import run
+from tests.torture import kills
+from tests.torture.kills import Doing, make_ready
+from tests.torture.rig import Rig
+
+
+@dataclass(frozen=True)
+class Failing:
+    """An operation of the filesystem fails from its nth time on, by chance up to `most`, while something is done.
+
+    Where a name can't be removed, what is left is for the next start.
+    """
+
+    operation: str
+    error: int
+    doing: Doing
+    most: int = 1
+
+    def prepare(self, rig: Rig) -> None:
+        make_ready(rig, self.doing)
+
+    def strike(self, rig: Rig) -> None:
+        assert rig.disk is not None
+        rig.disk.fails(self.operation, self.error, after=rig.chance.randrange(self.most))
+        try:
+            self.doing(rig)
+        finally:
+            rig.disk.works()
+        if self.operation == "unlink":
+            rig.daemon.restart()
+
+
+@dataclass(frozen=True)
+class Slow:
+    """A disk that takes its time: a dump takes longer, and is whole."""
+
+    def prepare(self, rig: Rig) -> None:
+        pass
+
+    def strike(self, rig: Rig) -> None:
+        assert rig.disk is not None
+        rig.disk.slow(write=rig.chance.uniform(0.01, 0.05), fsync=rig.chance.uniform(0, 2), link=0.2, fsyncdir=0.5)
+        try:
+            answer = rig.ask("Backup")
+        finally:
+            rig.disk.works()
+        assert answer, f"a dump to a slow disk failed:\n{rig.daemon.log()}"
+        assert answer["outcome"] == "published"
+
+
+@dataclass(frozen=True)
+class FillingUp:
+    """The disk gets full in the middle of a dump."""
+
+    def prepare(self, rig: Rig) -> None:
+        pass
+
+    def strike(self, rig: Rig) -> None:
+        shared = rig.quick.stack.shared_data
+        with ballast(shared, share=1), rig.dump_in_its_middle():
+            pass
+
+
+@dataclass(frozen=True)
+class AlreadyFull:
+    """The disk is full before a dump, or nearly so."""
+
+    def prepare(self, rig: Rig) -> None:
+        pass
+
+    def strike(self, rig: Rig) -> None:
+        with ballast(rig.quick.stack.shared_data, share=rig.chance.uniform(0.6, 1)):
+            assert rig.ask("Backup") is None
+            rig.ask("Prune")
+
+
+@dataclass(frozen=True)
+class ReadOnly:
+    """The filesystem becomes read-only between two operations."""
+
+    def prepare(self, rig: Rig) -> None:
+        rig.age()
+
+    def strike(self, rig: Rig) -> None:
+        mounted = str(rig.quick.stack.shared_data)
+        run(["mount", "-o", "remount,ro", mounted])
+        try:
+            assert rig.ask("Backup") is None
+            assert rig.ask("Prune") is None
+            assert rig.ask("List") is not None
+        finally:
+            run(["mount", "-o", "remount,rw", mounted])
+        assert rig.daemon.log_lines("can't be written: Read-only file system")
+
+
+@dataclass(frozen=True)
+class Dying:
+    """A disk whose blocks can't be written any more, in the middle of a dump; it is checked, and mounted again.
+
+    `disk` is an ext4 on a loop device whose own file has no room: its errors are the kernel's, EIO.
+    """
+
+    def prepare(self, rig: Rig) -> None:
+        pass
+
+    def strike(self, rig: Rig) -> None:
+        assert isinstance(rig.mount, LoopDisk)
+        with rig.mount.dead(), rig.dump_in_its_middle():
+            pass
+        assert rig.daemon.log_lines("error_code=disk-error") or rig.daemon.log_lines("Read-only file system")
+        rig.daemon.stop()
+        rig.mount.repair()
+        rig.daemon.start()
+
+
+@contextlib.contextmanager
+def ballast(directory: Path, *, share: float) -> Iterator[None]:
+    """Fill a share of a filesystem's free room, for as long as it lasts; what comes meanwhile finds no room."""
+    path = directory / "ballast"
+    free = os.statvfs(directory).f_bavail * os.statvfs(directory).f_frsize
+    with path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, max(int(free * share), 1))
+    try:
+        yield
+    finally:
+        path.unlink()
+
+
+FAULTS: dict[str, Failing | Slow] = {
+    "no space at any write of a dump": Failing("write", errno.ENOSPC, kills.dump, 40),
+    "no space at a dump's fsync": Failing("fsync", errno.ENOSPC, kills.dump),
+    "no space at a dump's publication": Failing("link", errno.ENOSPC, kills.dump),
+    "an I/O error before a dump's first byte": Failing("create", errno.EIO, kills.dump),
+    "an I/O error at any write of a dump": Failing("write", errno.EIO, kills.dump, 40),
+    "an I/O error at a dump's fsync": Failing("fsync", errno.EIO, kills.dump),
+    "an I/O error at a dump's publication": Failing("link", errno.EIO, kills.dump),
+    "an I/O error at the directory's fsync": Failing("fsyncdir", errno.EIO, kills.dump),
+    "an I/O error at a dump's chmod": Failing("chmod", errno.EIO, kills.dump),
+    "an I/O error at the removal of a name": Failing("unlink", errno.EIO, kills.dump),
+    "an I/O error in a prune": Failing("unlink", errno.EIO, kills.prune, 3),
+    "an I/O error as a restore reads its dump": Failing("read", errno.EIO, kills.restore, 40),
+    "a disk read-only from any write of a dump on": Failing("write", errno.EROFS, kills.dump, 40),
+    "a slow disk": Slow(),
+}
+"""On the filesystem that fails; by name."""
