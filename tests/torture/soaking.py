@@ -100,6 +100,13 @@ class Month:
     model: Model = field(default_factory=Model)
     version: int = 0
 
+    def wait_begun(self) -> None:
+        """Wait for the first dump, and for the scheduler, which notes since when it knows each job."""
+        [name] = self.daemon.wait_backups(1)
+        self.model.contents[name] = self.version
+        noted = self.installation.state_dir / "jobs.json"
+        wait_until(lambda: noted.exists() and "prune" in noted.read_text(), "the scheduler", seconds=SECONDS)
+
     def change(self) -> None:
         """Let the database have another content."""
         self.version += 1

@@ -15,6 +15,7 @@ from tests.e2e.support import dump_sessions
 from tests.harness.process import wait_until
 from tests.torture import checker
 from tests.torture.checker import Ledger, Site, check, take_ledger
+from tests.torture.conftest import Grounds
 from tests.torture.dump_reading import read_dump
 from tests.torture.rig import site_of
 
@@ -85,8 +86,15 @@ def test_retention_may_take_what_is_old_and_not_the_newest_of_three_contents() -
 
 
 @pytest.fixture
+def quick(tortured_stack: Quick, grounds: Grounds) -> Quick:
+    """Return a stack as new, without a daemon."""
+    grounds.close()
+    return tortured_stack.reset()
+
+
+@pytest.fixture
 def site(quick: Quick) -> Site:
-    """Return a stack without a daemon."""
+    """Return where things are in it."""
     return site_of(quick)
 
 

@@ -62,7 +62,7 @@ def month(server: EmbeddedPostgres, tmp_path: Path) -> Iterator[Month]:
 @pytest.mark.usefixtures("embedded_postgres")  # for its marker
 def test_a_month_leaves_what_retention_promises_at_every_day(month: Month) -> None:
     """Counts, retention, room on the disk, memory and descriptors are as predicted at every simulated day."""
-    month.model.contents[month.daemon.wait_backups(1)[0]] = month.version
+    month.wait_begun()
     sizes: dict[int, checker.Size] = {}
     shift = timedelta()
     for day in range(DAYS):
