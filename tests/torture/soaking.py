@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -119,25 +118,23 @@ class Month:
         """Return what is under backups' names."""
         return {path.name: path for path in self.installation.backups.iterdir() if PUBLISHED.fullmatch(path.name)}
 
-    def until(self, moment: datetime, job: str) -> Mapping[str, Any]:
-        """Sleep until a moment at which a job is due, and wait for its end; return its last run."""
+    def until(self, moment: datetime, job: str) -> str:
+        """Sleep until a moment at which a job is due, and wait for its end; return how it ended."""
         self.clock.set(moment)
         return (
-            wait_until(lambda: self._ran(job, moment), f"{job} at {moment}", seconds=SECONDS, interval=0.03) or {}
+            wait_until(lambda: self._ran(job, moment), f"{job} at {moment}", seconds=SECONDS, interval=0.03) or ""
         )
 
-    def _ran(self, job: str, since: datetime) -> Mapping[str, Any] | None:
+    def _ran(self, job: str, since: datetime) -> str | None:
         self.daemon.require_running()
-        state = next(row for row in call(self.daemon, "Jobs")["jobs"] if row["name"] == job)
-        run = state["last_run"]
-        done = run and not state["running"] and datetime.fromisoformat(run["started_at"]) >= since
-        return dict(run) if done else None
+        row = next(row for row in call(self.daemon, "Jobs")["jobs"] if row["name"] == job)
+        ended = row["last_run"] and datetime.fromisoformat(row["last_run"]) >= since
+        return str(row["last_outcome"]) if ended else None
 
     def dump(self, moment: datetime) -> str:
         """Expect one dump at a moment, and nothing else; return its name."""
         before = set(self.files())
-        run = self.until(moment, "dump")
-        assert run["status"] == "succeeded", run
+        assert self.until(moment, "dump") == "done", self.daemon.log()
         [name] = set(self.files()) - before
         assert moment <= taken_at(name) + timedelta(seconds=1) <= self.clock.now() + timedelta(seconds=1)
         self.model.contents[name] = self.version
@@ -146,7 +143,7 @@ class Month:
     def failed_dump(self, moment: datetime) -> None:
         """Expect a dump to fail at a moment, and to leave nothing."""
         before = set(self.files())
-        assert self.until(moment, "dump")["status"] == "failed"
+        assert self.until(moment, "dump") == "failed"
         assert set(self.files()) == before
 
     def prune(self, moment: datetime) -> None:
