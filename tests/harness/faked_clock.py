@@ -12,7 +12,9 @@ libfaketime leaves alone, is moved inside the process by `install`.
 
 from __future__ import annotations
 
+import math
 import os
+import select
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -77,7 +79,11 @@ class FakedClock:
 
 
 def install() -> None:
-    """In the daemon's process: move CLOCK_BOOTTIME, and let the scheduler look at the clock ten times a second."""
+    """In the daemon's process: move CLOCK_BOOTTIME, and let the scheduler look at the clock ten times a second.
+
+    `time.sleep` waits in poll(2): below libfaketime (0.9.10) clock_nanosleep(2) until a moment, which Python uses,
+    fails with EINVAL.
+    """
     told = os.environ.get(_BOOT)
     if not told:
         return
@@ -90,6 +96,11 @@ def install() -> None:
         return real(clock) + offset
 
     time.clock_gettime = faked
+    time.sleep = _sleep  # type: ignore[assignment]  # nobody sleeps for a SupportsIndex
     defaults = Scheduler.__init__.__kwdefaults__
     assert defaults is not None
     defaults["heartbeat"] = _HEARTBEAT
+
+
+def _sleep(seconds: float) -> None:
+    select.poll().poll(math.ceil(seconds * 1000))
