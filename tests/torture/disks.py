@@ -68,9 +68,9 @@ class FillingUp:
         pass
 
     def strike(self, rig: Rig) -> None:
-        shared = rig.quick.stack.shared_data
-        with ballast(shared, share=1), rig.dump_in_its_middle():
-            pass
+        with contextlib.ExitStack() as until_its_end, rig.dump_in_its_middle():
+            until_its_end.enter_context(ballast(rig.quick.stack.shared_data, share=1))
+        assert rig.daemon.log_lines("no space was left while writing")
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,8 @@ class Dying:
 
     def strike(self, rig: Rig) -> None:
         assert isinstance(rig.mount, LoopDisk)
-        with rig.mount.dead(), rig.dump_in_its_middle():
-            pass
+        with contextlib.ExitStack() as until_its_end, rig.dump_in_its_middle():
+            until_its_end.enter_context(rig.mount.dead())
         assert rig.daemon.log_lines("error_code=disk-error") or rig.daemon.log_lines("Read-only file system")
         rig.daemon.stop()
         rig.mount.repair()

@@ -15,10 +15,11 @@ import pytest
 from tests.e2e.restoring import call
 from tests.harness.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from tests.harness.faked_clock import FakedClock
+from tests.harness.process import wait_until
 from tests.require import require
 from tests.torture import checker
 from tests.torture.rig import GROWTH, settled_size
-from tests.torture.soaking import DOUBT, Installation, Month, begin
+from tests.torture.soaking import DOUBT, SECONDS, Installation, Month, begin
 
 pytestmark = pytest.mark.slow
 
@@ -104,9 +105,10 @@ def restore(month: Month) -> None:
     """Restore the newest backup: what it replaces goes into a snapshot, which retention treats like the rest."""
     newest = max(month.model.of_kind("backup"), key=checker.taken_at)
     before = set(month.files())
-    report = call(month.daemon, "Restore", name=newest)
+    call(month.daemon, "Restore", name=newest)
+    wait_until(lambda: call(month.daemon, "Status")["operation"] is None, "the end of the restore", seconds=SECONDS)
     [snapshot] = set(month.files()) - before
-    assert report["snapshot"] == snapshot
+    assert call(month.daemon, "Status")["restore"]["snapshot"] == snapshot
     assert snapshot.startswith("pre-restore-")
     month.model.contents[snapshot] = month.version
 
