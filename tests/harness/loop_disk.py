@@ -1,7 +1,7 @@
-"""A small ext4 on a loop device that can be made to fail as a dying disk does: the kernel's own EIO.
+"""A small ext4 on a loop device that runs out of blocks as a thin volume does: it claims more than there is.
 
-The loop device's file is sparse and lies in a tmpfs that is smaller than it claims to be: with the tmpfs full, no
-new block of the disk can be written.
+The loop device's file is sparse and lies in a tmpfs that is smaller. With the tmpfs full, the kernel takes what is
+written and can't store it: the page cache has it, and fsync fails.
 """
 
 from __future__ import annotations

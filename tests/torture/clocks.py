@@ -32,7 +32,7 @@ class Jump:
             answer = rig.ask("Backup")
             rig.ask("Prune")
             assert answer, f"no dump after a jump by {leap}:\n{rig.daemon.log()}"
-            assert answer["outcome"] == "published"
+            assert answer["result"]["outcome"] == "published"
         finally:
             rig.clock.jump(-leap)
         rig.ask("Prune")

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from tests.torture.rig import SECONDS, Rig
 
@@ -35,7 +36,7 @@ class Crowd:
         pass
 
     def strike(self, rig: Rig) -> None:
-        answers: list[dict[str, object] | None] = []
+        answers: list[dict[str, Any] | None] = []
         dumping = threading.Thread(target=lambda: answers.append(rig.ask("Backup")))
         with crowd(rig):
             dumping.start()
@@ -44,7 +45,7 @@ class Crowd:
             took = time.monotonic() - begun
             dumping.join(SECONDS)
         assert took < ANSWER_SECONDS, f"a client that behaves waited {took:.1f} s"
-        assert [answer and answer["outcome"] for answer in answers] == ["published"], rig.daemon.log()
+        assert [answer and answer["result"]["outcome"] for answer in answers] == ["published"], rig.daemon.log()
 
 
 @contextlib.contextmanager

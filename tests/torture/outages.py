@@ -12,7 +12,7 @@ from tests.harness.own_engine import OwnEngine
 from tests.torture import checker
 from tests.torture.rig import Rig
 
-_BUSY = "application_name LIKE 'arcbackupd-%'"
+_BUSY = "application_name ~ '^arcbackupd-(dump|load)'"
 
 
 @dataclass(frozen=True)

@@ -107,8 +107,11 @@ class Rig:
     # What is done to the daemon
 
     def change(self) -> None:
-        """Change the live database, so that the next dump is another one."""
-        self.quick.stack.psql("INSERT INTO frames (hex) SELECT md5(random()::text)")
+        """Change the live database, so that the next dump is another one.
+
+        After a checkpoint a crash of the server doesn't let its sequences skip values, as it may else.
+        """
+        self.quick.stack.psql("INSERT INTO frames (hex) SELECT md5(random()::text);\nCHECKPOINT")
 
     def age(self, count: int = 3) -> list[str]:
         """Give the newest of the daemon's dumps more names, of a month ago, so that there is something to prune."""

@@ -50,7 +50,7 @@ DISKS = [
     Case("a disk that fills up in a dump", disks.FillingUp(), ground="small"),
     Case("a disk that is full", disks.AlreadyFull(), ground="small"),
     Case("a disk that becomes read-only", disks.ReadOnly(), ground="small"),
-    Case("a dying disk", disks.Dying(), ground="loop"),
+    Case("a thin disk out of blocks in a dump", disks.OutOfBlocks(), ground="loop"),
 ]
 OUTAGES = [
     *(Case(f"in a dump {what}", outages.InADump(what)) for what in outages.ENDS),
