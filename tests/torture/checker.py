@@ -231,9 +231,11 @@ def _left_in_containers(site: Site, pipes_may_stay: bool) -> Iterator[str]:
 def left_running(site: Site) -> Iterator[str]:
     """Return what on the host still works with our containers, or stands by for a hold."""
     names = {site.database, *site.services}
+    identities = docker(site, "inspect", "--format", "{{.Id}}", *sorted(names)).split()
     for words in command_lines().values():
         busy = names & set(words) and not set(site.at_rest) & set(words)
-        if busy or "arcbackupd-hold" in words:
+        holds = "arcbackupd-hold" in words and any(identity in " ".join(words) for identity in identities)
+        if busy or holds:
             yield f"a process was left: {' '.join(words)[:120]}"
 
 

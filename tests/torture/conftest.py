@@ -12,7 +12,6 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,21 +30,10 @@ from tests.torture.rig import BULK, JOBS, Rig, rig_on
 
 SEED = int(os.environ.get("TORTURE_SEED") or secrets.randbelow(1_000_000))
 SECONDS = float(os.environ.get("TORTURE_SECONDS") or 0)
+_ROW = "torture"
 
 Ground = Literal["plain", "failing", "loop", "small", "clock", "nas"]
 """What a daemon is tortured on: a filesystem or a clock of its own."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """A line of the closing table."""
-
-    fault: str
-    rounds: int
-    findings: tuple[str, ...]
-
-
-_rows = pytest.StashKey[list[Row]]()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -66,9 +54,9 @@ Note = Callable[[str, int, list[str]], None]
 
 @pytest.fixture
 def note(request: pytest.FixtureRequest) -> Note:
-    """Return what puts a line into the closing table."""
-    rows = request.config.stash.setdefault(_rows, [])
-    return lambda fault, rounds, findings: rows.append(Row(fault, rounds, tuple(findings)))
+    """Return what puts a line into the closing table; it travels with the test's report, also between processes."""
+    properties = request.node.user_properties
+    return lambda fault, rounds, findings: properties.append((_ROW, (fault, rounds, findings, SEED)))
 
 
 @pytest.fixture(scope="session")
@@ -156,15 +144,18 @@ def nas_settings(directory: Path) -> dict[str, Any]:
     return {"destinations": {"nas": place}, "upload": {"dumps": {"to": ["nas"]}}, "jobs": jobs}
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print what was struck, how often, and what was found."""
-    rows = config.stash.get(_rows, [])
+    ended = [*terminalreporter.stats.get("passed", []), *terminalreporter.stats.get("failed", [])]
+    rows = [
+        row for report in ended if report.when == "call" for name, row in report.user_properties if name == _ROW
+    ]
     if not rows:
         return
-    terminalreporter.section(f"torture, TORTURE_SEED={SEED}")
-    width = max(len(row.fault) for row in rows)
+    terminalreporter.section(f"torture, TORTURE_SEED={rows[0][-1]}")
+    width = max(len(fault) for fault, *_ in rows)
     terminalreporter.write_line(f"{'fault':{width}}  rounds  findings")
-    for row in rows:
-        terminalreporter.write_line(f"{row.fault:{width}}  {row.rounds:6}  {len(row.findings) or 'none'}")
-        for finding in row.findings:
+    for fault, rounds, findings, _ in rows:
+        terminalreporter.write_line(f"{fault:{width}}  {rounds:6}  {len(findings) or 'none'}")
+        for finding in findings:
             terminalreporter.write_line(f"{'':{width}}          {finding}")
