@@ -36,9 +36,9 @@ GROWTH = 32 << 20
 """Bytes that a daemon may have grown by between its first round and its last: what an allocator keeps."""
 
 BULK = """
-    CREATE TABLE bulk AS SELECT n, md5(n::text) || md5((-n)::text) AS hex FROM generate_series(1, 80000) AS n;
+    CREATE TABLE bulk AS SELECT n, md5(n::text) || md5((-n)::text) AS hex FROM generate_series(1, 150000) AS n;
 """
-"""Rows for both states of the database: a dump of 6 MB, long enough to be caught in its middle."""
+"""Rows for both states of the database: a dump of 11 MB, long enough to be caught in its middle."""
 
 JOBS: dict[str, Any] = {**BY_HAND, "prune": {"enabled": False}}
 PATIENCE = {"stall_timeout": "60s", "wait_for_database": "60s"}
@@ -144,9 +144,7 @@ class Rig:
         """Ask for a dump and stop its pg_dump when a part of it is written; it goes on in the end."""
         with self.asking("Backup") as asking:
             [pid] = wait_until(partial(self._dumping, asking), "a dump", seconds=SECONDS, interval=0.001)
-            wait_until(partial(self._written, asking), "a part of a dump", seconds=SECONDS, interval=0.001)
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGSTOP)
+            wait_until(partial(self._stepped, pid, asking), "a part of a dump", seconds=SECONDS, interval=0)
             try:
                 yield pid
             finally:
@@ -157,8 +155,18 @@ class Rig:
         assert asking.is_alive(), f"the dump has ended already:\n{self.daemon.log()}"
         return self.in_container("pg_dump")[:1]
 
-    def _written(self, asking: threading.Thread) -> bool:
+    def _stepped(self, pid: int, asking: threading.Thread) -> bool:
+        """Let pg_dump go on for a moment, unless a part is written already; return whether it is."""
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(0.02)  # what it has written so far gets through
+        if self._written():
+            return True
         assert asking.is_alive(), f"the dump has ended already:\n{self.daemon.log()}"
+        os.kill(pid, signal.SIGCONT)
+        time.sleep(0.002)
+        return False
+
+    def _written(self) -> bool:
         with suppress(FileNotFoundError):
             return sum(self.daemon.path(name).stat().st_size for name in self.daemon.leftovers()) > 200_000
         return False
