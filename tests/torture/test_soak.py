@@ -115,7 +115,7 @@ def restore(month: Month) -> None:
 def jump(month: Month) -> None:
     """Set the clock forward: for a day nothing is pruned, dumps go on."""
     month.clock.jump(LEAP)
-    month.daemon.wait_log("The clock jumped forward by 2 hours")
+    month.daemon.wait_log("The clock jumped forward")
     month.model.no_prune_before = month.clock.now() + DOUBT
 
 
