@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
-_UNFINISHED = ".unfinished"
+UNFINISHED = ".unfinished"
+"""How hidden names in the state directory end that a killed process leaves, and the next start removes."""
 
 
 def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Replace a file's contents, durably. The file is created with its final mode."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_UNFINISHED)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED)
     try:
         with os.fdopen(descriptor, "wb") as file:
             os.fchmod(descriptor, mode)
@@ -25,9 +27,12 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
 
 
 def remove_unfinished(directory: Path) -> None:
-    """Remove what processes that were killed in `write_atomically` left below a directory.
+    """Remove what killed processes left below a directory: pieces of files, and temporary directories.
 
-    Only for whoever knows that nobody writes there now.
+    Only for whoever knows that nobody works there now. Raise OSError.
     """
-    for left in directory.rglob(f".*{_UNFINISHED}"):
-        left.unlink(missing_ok=True)
+    for left in list(directory.rglob(f".*{UNFINISHED}")):
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left)
+        else:
+            left.unlink(missing_ok=True)

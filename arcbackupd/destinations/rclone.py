@@ -37,6 +37,7 @@ from arcbackupd.destinations.program_errors import damaged, unreadable
 from arcbackupd.destinations.programs import LocalFile, Pulse, Tick, nothing, receive, version_problem
 from arcbackupd.destinations.rclone_program import SOON, Item, Rclone, RcloneFailed
 from arcbackupd.destinations.transfers import checked, lacking, taken
+from arcbackupd.files import UNFINISHED
 from arcbackupd.settings import AbsolutePath
 
 _OLDEST = (1, 60)
@@ -203,7 +204,7 @@ class RcloneDestination(Destination[RcloneSettings]):
     def _staged(self, files: Mapping[str, LocalFile]) -> Iterator[tuple[Path, Path]]:
         """A directory in which the files have their keys for paths, and a list of these for rclone."""
         self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self.state_dir, prefix="staging-") as made:
+        with tempfile.TemporaryDirectory(UNFINISHED, ".staging-", self.state_dir) as made:
             listed, staging = Path(made, "keys"), Path(made, "files")
             try:
                 for key, file in files.items():
