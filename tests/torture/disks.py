@@ -16,7 +16,6 @@ from tests.torture import kills
 from tests.torture.kills import Doing, make_ready
 from tests.torture.rig import Rig
 
-
 _BLOCK = bytes(1 << 20)
 
 
