@@ -21,7 +21,8 @@ from pathlib import Path
 
 from tests.require import require
 
-_BOOT = "FAKED_BOOTTIME_FILE"
+_WALL = "FAKETIME_TIMESTAMP_FILE"
+_SET = "FAKED_CLOCK_SET_FILE"
 _HEARTBEAT = timedelta(milliseconds=100)
 
 
@@ -35,9 +36,9 @@ class FakedClock:
             require("faketime", "libfaketime isn't installed: it is in the package libfaketime")
         self._library = libraries[0]
         self._wall_file = directory / "wall-offset"
-        self._boot_file = directory / "boot-offset"
+        self._set_file = directory / "set-by"
         self._wall = timedelta()
-        self._boot = timedelta()
+        self._set = timedelta()
         self._write()
 
     @property
@@ -45,11 +46,11 @@ class FakedClock:
         """Return what a daemon needs to live by it."""
         return {
             "LD_PRELOAD": str(self._library),
-            "FAKETIME_TIMESTAMP_FILE": str(self._wall_file),
+            _WALL: str(self._wall_file),
             "FAKETIME_NO_CACHE": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             "DONT_FAKE_MONOTONIC": "1",
-            _BOOT: str(self._boot_file),
+            _SET: str(self._set_file),
         }
 
     def now(self) -> datetime:
@@ -58,21 +59,22 @@ class FakedClock:
 
     def jump(self, by: timedelta) -> None:
         """Set the wall clock forward, or back."""
+        self._set += by
         self._wall += by
         self._write()
 
     def suspend(self, by: timedelta) -> None:
         """Let that much time pass as on a host that slept."""
-        self._boot += by
-        self.jump(by)
+        self._wall += by
+        self._write()
 
     def set(self, moment: datetime) -> None:
         """Let time pass, as on a host that slept, until a moment."""
         self.suspend(moment - self.now())
 
     def _write(self) -> None:
-        # The boot's first: a jump of the wall's alone for a moment would be noticed as one.
-        for path, offset in ((self._boot_file, self._boot), (self._wall_file, self._wall)):
+        # What the boot's clock has passed is the one less the other: a sleep changes one file, at one moment.
+        for path, offset in ((self._set_file, self._set), (self._wall_file, self._wall)):
             temporary = path.with_suffix(".new")
             temporary.write_text(f"{offset.total_seconds():+.3f}\n", encoding="ascii")
             temporary.replace(path)
@@ -84,22 +86,36 @@ def install() -> None:
     `time.sleep` waits in poll(2): below libfaketime (0.9.10) clock_nanosleep(2) until a moment, which Python uses,
     fails with EINVAL.
     """
-    told = os.environ.get(_BOOT)
-    if not told:
+    if _SET not in os.environ:
         return
+    from arcbackupd.scheduling import clock
     from arcbackupd.scheduling.scheduler import Scheduler
 
-    real = time.clock_gettime
+    real, read_clock = time.clock_gettime, clock.read_clock
 
-    def faked(clock: int) -> float:
-        offset = float(Path(told).read_text(encoding="ascii")) if clock == time.CLOCK_BOOTTIME else 0.0
-        return real(clock) + offset
+    def faked(number: int) -> float:
+        wall, by = _offsets()
+        return real(number) + (wall - by if number == time.CLOCK_BOOTTIME else 0.0)
+
+    def read_both() -> clock.ClockReading:
+        """Both at one moment, although time passes by hours in none."""
+        while True:
+            before, reading = _offsets(), read_clock()
+            if _offsets() == before:
+                return reading
 
     time.clock_gettime = faked
     time.sleep = _sleep  # type: ignore[assignment]  # nobody sleeps for a SupportsIndex
+    clock.ClockWatch.__init__.__defaults__ = (read_both,)
     defaults = Scheduler.__init__.__kwdefaults__
     assert defaults is not None
     defaults["heartbeat"] = _HEARTBEAT
+
+
+def _offsets() -> tuple[float, float]:
+    """By how much the wall's clock is off, and how much of that is from setting it, in seconds."""
+    wall, by = (float(Path(os.environ[name]).read_text(encoding="ascii")) for name in (_WALL, _SET))
+    return wall, by
 
 
 def _sleep(seconds: float) -> None:

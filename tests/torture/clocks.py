@@ -54,5 +54,5 @@ class Sleep:
         os.kill(rig.daemon.pid, signal.SIGCONT)
         wait_until(lambda: set(rig.daemon.names()) - before, "the dump that was missed", seconds=SECONDS)
         rig.wait_rest()
-        assert len(set(rig.daemon.names()) - before) == 1
+        assert len(set(rig.daemon.names()) - before) == 1, rig.daemon.log()
         assert not rig.daemon.log_lines("The clock jumped")
