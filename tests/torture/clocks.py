@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 from datetime import timedelta
 
+from tests.e2e.restoring import call
 from tests.harness.process import wait_until
 from tests.torture.rig import SECONDS, Rig
 
@@ -43,7 +44,8 @@ class Sleep:
     """The host sleeps for a day, with hourly dumps: one is taken when it wakes up, and that was no jump."""
 
     def prepare(self, rig: Rig) -> None:
-        pass
+        wait_until(lambda: _has_run(rig), "the dump that the daemon's start brings", seconds=SECONDS)
+        rig.wait_rest()
 
     def strike(self, rig: Rig) -> None:
         assert rig.clock is not None
@@ -56,3 +58,8 @@ class Sleep:
         rig.wait_rest()
         assert len(set(rig.daemon.names()) - before) == 1, rig.daemon.log()
         assert not rig.daemon.log_lines("The clock jumped")
+
+
+def _has_run(rig: Rig) -> bool:
+    jobs = call(rig.daemon, "Jobs")["jobs"]
+    return any(job["name"] == "dump" and job["last_run"] for job in jobs)
