@@ -17,8 +17,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 export PYTHON PREFIX DESTDIR WHEEL PIP_ARGS DATA ARCH
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench fuzz check build dist deb man install-host uninstall-host constraints clean
-.PHONY: help demo test bench fuzz torture soak check build install-host uninstall-host constraints clean
+.PHONY: help demo test bench fuzz torture soak check build dist deb man install-host uninstall-host constraints clean
 
 help:  ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s%s\n", $$1, $$2 }' Makefile

@@ -2,9 +2,7 @@
 
 Without more, such a test is skipped, with the reason. With ARCBACKUPD_TEST_REQUIRE it fails: set it to ``all``,
 or to some of docker, podman, systemd, postgres, root, rclone, restic, sftp, debhelper, lintian, groff, mandoc,
-separated by commas.
-or to some of docker, podman, systemd, postgres, root, rclone, restic, sftp, fuse, faketime and loop, separated by
-commas.
+fuse, faketime, loop, separated by commas.
 """
 
 from __future__ import annotations
@@ -27,7 +25,9 @@ Kind = Literal[
     "lintian",
     "groff",
     "mandoc",
-    "docker", "podman", "systemd", "postgres", "root", "rclone", "restic", "sftp", "fuse", "faketime", "loop"
+    "fuse",
+    "faketime",
+    "loop",
 ]
 """What may be missing."""
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from tests.harness.daemon import Daemon
 from tests.harness.installed import InstalledDaemon
-from tests.harness.process import wait_until
 from tests.harness.process import run, wait_until
 from tests.harness.stack import ArcsecondStack
 from tests.require import require

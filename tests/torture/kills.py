@@ -76,6 +76,7 @@ def count_changes(rig: Rig, doing: Doing) -> int:
     rig.wait_rest()
     left = int(rig.place.read_text(encoding="ascii").removeprefix("change:"))
     rig.place.unlink()
+    assert left < MANY, f"{doing.__name__} did nothing:\n{rig.daemon.log()}"
     return MANY - left
 
 
