@@ -48,6 +48,7 @@ def make_ready(rig: Rig, doing: Doing) -> None:
         rig.age()
     if doing in (restore, restore_in_place, rollback):
         rig.live = [rig.new]
+        rig.bring_new()
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import threading
 import time
@@ -123,6 +124,12 @@ class Rig:
         for name in free:
             os.link(newest, newest.parent / name)
         return free
+
+    def bring_new(self) -> None:
+        """Put the backup of the other state there again, if a pruning took it."""
+        path = self.quick.stack.backups / NEW
+        if not path.exists():
+            shutil.copyfile(self.quick.kept, path)
 
     def ask(self, method: str, **parameters: object) -> dict[str, Any] | None:
         """Call the daemon; `None` when it couldn't do it, or died of it."""
