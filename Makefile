@@ -26,7 +26,7 @@ demo: $(VENV)/.demo  ## see the main job on a throwaway PostgreSQL (KEEP=1 leave
 	$(BIN)/arcbackupd demo $(if $(filter-out 0 no,$(KEEP)),--keep)
 
 test: $(VENV)/.dev  ## run every test that this machine allows; ends with what was skipped, and why
-	$(BIN)/python -m pytest --numprocesses 3 $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses 4 $(PYTEST_ARGS)
 
 bench: $(VENV)/.bench  ## measure beside the peers, and write bench/RESULTS.md (BENCH_ARGS="--help" tells how much)
 	$(BIN)/python -m bench $(BENCH_ARGS)

@@ -39,8 +39,12 @@ MARKER_OF_FIXTURE = {
     "embedded_major": "postgres",
 }
 
-OF_SYSTEMD = tuple(f"tests/e2e/test_{name}" for name in ("systemd", "setup", "package"))
-OF_CONTAINERS = ("tests/e2e/", "tests/torture/")
+SORTS = {
+    "systemd": tuple(f"tests/e2e/test_{name}" for name in ("systemd", "setup", "package")),
+    "containers": ("tests/e2e/",),
+    "torture": ("tests/torture/",),
+}
+"""Tests that look at the host, and at engines that all of them share: of each sort one runs at a time."""
 
 ROOT = Path(__file__).parents[1]
 
@@ -133,12 +137,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class _Sorts(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
-    """Tests that look at the host, and at engines that all of them share, run one by one; others beside them."""
+    """Keeps each sort of tests in one process; all others go wherever there is room."""
 
     def _split_scope(self, nodeid: str) -> str:
-        if nodeid.startswith(OF_SYSTEMD):
-            return "systemd"
-        return "containers" if nodeid.startswith(OF_CONTAINERS) else nodeid
+        return next((sort for sort, places in SORTS.items() if nodeid.startswith(places)), nodeid)
 
 
 @pytest.hookimpl(optionalhook=True)
