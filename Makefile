@@ -17,7 +17,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 export PYTHON PREFIX DESTDIR WHEEL PIP_ARGS DATA ARCH
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench fuzz torture soak check build dist deb man install-host uninstall-host constraints clean
+.PHONY: help demo test bench fuzz torture soak pictures check build dist deb man install-host uninstall-host constraints clean
 
 help:  ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s%s\n", $$1, $$2 }' Makefile
@@ -39,6 +39,9 @@ torture: $(VENV)/.dev  ## the daemon under real faults, as root: TORTURE_SECONDS
 
 soak: $(VENV)/.dev  ## a month of hourly dumps under a clock that skips the waiting (SOAK_HOURS between two dumps)
 	SOAK_HOURS=$${SOAK_HOURS:-1} $(BIN)/python -m pytest tests/torture/test_soak.py $(PYTEST_ARGS)
+
+pictures: $(VENV)/.pictures  ## make the pictures of the README anew, from real runs (the report's needs chromium)
+	$(BIN)/python scripts/pictures.py
 
 check: $(VENV)/.dev  ## formatting, lint, types and the fast tests, in under two minutes
 	$(BIN)/ruff format --check .
@@ -101,4 +104,9 @@ $(VENV)/.man: pyproject.toml constraints.txt | $(VENV)/.made
 $(VENV)/.bench: $(VENV)/.demo
 	@echo "Installing what the bench needs …"
 	@$(PIP) --editable '.[bench]'
+	@touch $@
+
+$(VENV)/.pictures: $(VENV)/.demo
+	@echo "Installing what the pictures need …"
+	@$(PIP) --editable '.[pictures]'
 	@touch $@

@@ -21,6 +21,7 @@ SOURCES = (
     "constraints.txt",
     "pyproject.toml",
     "LICENSE",
+    "docs",
 )
 DOCUMENTS = ("README.md", "CHANGELOG.md")
 

@@ -148,7 +148,7 @@ def test_nothing_is_no_word() -> None:
     [
         ([], "none"),
         ([row(HOUR)], "good"),
-        ([row(HOUR, kind="pre-restore")], "safety"),
+        ([row(HOUR, kind="pre-restore", anomalies=["public.targets is gone"])], "safety"),
         ([row(HOUR, kind="pre-restore"), row(HOUR)], "good"),
         ([row(HOUR), row(HOUR, status="unknown", problem="not scanned yet")], "doubt"),
         ([row(HOUR), row(HOUR, anomalies=["public.targets is gone"])], "doubt"),

@@ -65,11 +65,16 @@ def cell(backups: Sequence[Row]) -> Cell:
     names = ", ".join(row["name"] for row in backups)
     if any(row["status"] == "broken" for row in backups):
         return Cell("broken", "✕", f"broken: {names}")
-    if any(row.get("anomalies") or row["problem"] == "not scanned yet" for row in backups):
+    if any(_doubtful(row) for row in backups):
         return Cell("doubt", "?", f"to be looked at: {names}")
     if all(row["kind"] == "pre-restore" for row in backups):
         return Cell("safety", "◆", names)
     return Cell("good", "●", names)
+
+
+def _doubtful(row: Row) -> bool:
+    # What a restore replaced has every right to lack something.
+    return row["problem"] == "not scanned yet" or (row["kind"] == "backup" and bool(row.get("anomalies")))
 
 
 def _line(day: date, hours: Mapping[_Hour, Sequence[Row]], now: datetime) -> Markup:

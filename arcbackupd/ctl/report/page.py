@@ -146,7 +146,8 @@ def _count(number: float) -> str:
 
 
 def _points(rows: Sequence[Row], field: str) -> list[Point]:
-    known = [row for row in rows if row["status"] != "broken" and row.get(field) is not None]
+    ordinary = (row for row in rows if row["kind"] == "backup" and row["status"] != "broken")
+    known = (row for row in ordinary if row.get(field) is not None)
     return sorted((when, float(row[field])) for row in known if (when := parsed(row["taken_at"])))
 
 
