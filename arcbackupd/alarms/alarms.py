@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -81,12 +81,12 @@ class Alarms:
     def hear(self, signal: JobBegan | JobEnded) -> None:
         """Tell what happened to a job."""
         for courier in self._couriers.values():
-            courier.hear(signal)
+            _contained(partial(courier.hear, signal))
 
     def consider(self, problems: Sequence[Problem], now: datetime) -> None:
         """Tell what is new about the state of the whole."""
         for courier in self._couriers.values():
-            courier.consider(problems, now)
+            _contained(partial(courier.consider, problems, now))
 
     def states(self) -> list[AlarmState]:
         """How each stands, in the order of their names."""
@@ -144,6 +144,14 @@ class Alarms:
         except AlarmError as error:
             return Tested(name, item.kind, error)
         return Tested(name, item.kind, None)
+
+
+def _contained(tell: Callable[[], None]) -> None:
+    """Whoever tells is a job's run, or the look at the whole: neither may fail by an alarm."""
+    try:
+        tell()
+    except Exception as error:  # noqa: BLE001 - a plugin can be anything
+        _log.error("An alarm could not be told", exc_info=error)
 
 
 def trouble(states: Sequence[AlarmState]) -> Iterator[Problem]:

@@ -113,10 +113,19 @@ class Courier:
             self._waiting.pop(key, None)  # to the end: a start after the end before it
             self._waiting[key] = deliver
             if self._thread is None:
-                name = f"alarm {self._alarm.name}"
-                self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-                self._thread.start()
+                self._start()
             self._changed.notify_all()
+
+    def _start(self) -> None:
+        """Where the host has no thread left, what waits is delivered with what comes when it has one."""
+        thread = threading.Thread(target=self._work, name=f"alarm {self._alarm.name}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            hint = "Look what uses up the host's processes: `systemctl status arcbackupd`, `ps -eLf`."
+            self._note(AlarmError("alarm-failed", f"{clean(describe(error))}.", hint=hint))
+        else:
+            self._thread = thread
 
     def _work(self) -> None:
         with bound(alarm=self._alarm.name):

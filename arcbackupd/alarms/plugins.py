@@ -9,7 +9,14 @@ from typing import Any
 
 from pydantic import SecretStr, ValidationError
 
-from arcbackupd.alarms import Alarm, AlarmSettings
+from arcbackupd.alarms import (
+    Alarm,
+    AlarmSettings,
+    JobAlarm,
+    JobAlarmSettings,
+    StateAlarm,
+    StateAlarmSettings,
+)
 from arcbackupd.errors import UsageError, describe
 from arcbackupd.log import get_logger, redact
 from arcbackupd.plugins import Failed, Plugins, wrong_settings
@@ -62,6 +69,8 @@ def _load(name: str, kind: str, own: Mapping[str, Any], host: str, plugins: Plug
     except ValidationError as error:
         wrong = wrong_settings(path, error, built_in=plugins.is_built_in(kind))
         return FailedAlarm(name, kind, wrong.problem, wrong.hint)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a validator of a plugin can raise anything
+        return _not_set_up(name, kind, error)
     return _make(name, kind, plugin, settings, host)
 
 
@@ -73,10 +82,28 @@ def _make(
             redact(secret.get_secret_value())
         if lacking := plugin.problem():
             return FailedAlarm(name, kind, *lacking)
-        return LoadedAlarm(kind, plugin(name, settings, host))
+        return LoadedAlarm(kind, _sound(plugin(name, settings, host), name))
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin can raise anything
-        _log.error(f"Alarm {name} can't be set up", alarm=name, exc_info=error)
-        return FailedAlarm(name, kind, f"it can't be set up: {describe(error)}", "The journal has the traceback.")
+        return _not_set_up(name, kind, error)
+
+
+def _sound(alarm: Alarm[Any], name: str) -> Alarm[Any]:
+    """It, if it has what whoever tells it relies on. Raise TypeError."""
+    kinds = ((JobAlarm, JobAlarmSettings), (StateAlarm, StateAlarmSettings))
+    wanted = [settings for kind, settings in kinds if isinstance(alarm, kind)]
+    if not wanted:
+        raise TypeError("its class is neither a JobAlarm nor a StateAlarm")
+    if getattr(alarm, "name", None) != name or not all(
+        isinstance(getattr(alarm, "settings", None), settings) for settings in wanted
+    ):
+        names = " and ".join(settings.__name__ for settings in wanted)
+        raise TypeError(f"its class doesn't keep its name and settings, which must be {names}")
+    return alarm
+
+
+def _not_set_up(name: str, kind: str, error: BaseException) -> FailedAlarm:
+    _log.error(f"Alarm {name} can't be set up", alarm=name, exc_info=error)
+    return FailedAlarm(name, kind, f"it can't be set up: {describe(error)}", "The journal has the traceback.")
 
 
 def _secrets(values: Iterable[object]) -> Iterator[SecretStr]:

@@ -67,10 +67,16 @@ class Monitor:
             self._woken.clear()
             pause = _LOOK_SECONDS
             if not self._settling():
-                await self._look()
+                await self._look_again()
 
     def _settling(self) -> bool:
         return time.monotonic() - self._started < _SETTLED_SECONDS and self._dumping()
+
+    async def _look_again(self) -> None:
+        try:
+            await self._look()
+        except Exception as error:  # noqa: BLE001 - the next look must come: without it all alarms are silent
+            _log.error("Nobody could be told how things stand", exc_info=error)
 
     async def _look(self) -> None:
         parts = self._parts()
@@ -98,7 +104,10 @@ class Monitor:
             except Exception as error:  # noqa: BLE001 - whoever awaits it tells it
                 looked.set_exception(error)
 
-        threading.Thread(target=look, name="look", daemon=True).start()
+        try:
+            threading.Thread(target=look, name="look", daemon=True).start()
+        except RuntimeError as error:  # the host has no thread left
+            looked.set_exception(error)
         return asyncio.wrap_future(looked)
 
     def _tell(self, parts: Parts, problems: list[Problem]) -> None:

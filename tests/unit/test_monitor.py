@@ -149,3 +149,39 @@ def test_soon_after_the_start_nothing_is_told_while_a_dump_makes_up_for_what_was
         await stage.until(lambda codes: codes == [])
 
     stage.run(script)
+
+
+def test_alarms_that_cannot_be_told_once_are_told_with_the_next_look(stage: Stage) -> None:
+    tell, fails = stage._consider, [RuntimeError("can't start new thread")]
+
+    def consider(problems: Sequence[Problem], now: datetime) -> None:
+        if fails:
+            raise fails.pop()
+        tell(problems, now)
+
+    stage.monitor._parts().alarms.consider = consider  # type: ignore[method-assign]
+
+    async def script() -> None:
+        await stage.until(lambda codes: codes == [])
+
+    stage.run(script)
+    assert not fails
+
+
+def test_a_look_for_which_the_host_has_no_thread_is_told_as_one_that_failed(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "look":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+
+    async def script() -> None:
+        await stage.until(lambda codes: codes == ["look-failed"])
+        monkeypatch.undo()
+
+    stage.run(script)
