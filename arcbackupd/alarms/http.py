@@ -112,9 +112,9 @@ def post(settings: HttpSettings, url: str, body: bytes, headers: Mapping[str, st
     with _Limit(seconds) as limit:
         try:
             with _opener(settings.ca_file, limit).open(request, timeout=seconds) as answer:
+                if limit.passed:  # what was cut off by it may look whole: headers may end anywhere
+                    raise TimeoutError
                 _read_through(answer)
-            if limit.passed:  # what was cut off by it may look whole: headers may end anywhere
-                raise TimeoutError
         except urllib.error.HTTPError as error:
             error.close()
             raise _refused(host, error.code) from None
@@ -123,10 +123,14 @@ def post(settings: HttpSettings, url: str, body: bytes, headers: Mapping[str, st
 
 
 def _read_through(answer: Any) -> None:
-    """Take the answer, so that the server sees its end; more than a little of it isn't waited for."""
+    """Take the answer, so that the server sees its end; more than a little of it isn't waited for.
+
+    Its status has said that it was delivered: what comes after that, or doesn't, is no reason to deliver it again.
+    """
     read = 0
-    while read < _ANSWER_LIMIT and (block := answer.read(_BLOCK)):
-        read += len(block)
+    with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
+        while read < _ANSWER_LIMIT and (block := answer.read(_BLOCK)):
+            read += len(block)
 
 
 class _Limit:
@@ -162,8 +166,17 @@ class _Limit:
 def _opener(ca_file: Path | None, limit: _Limit) -> urllib.request.OpenerDirector:
     context = ssl.create_default_context()
     if ca_file is not None:
-        context.load_verify_locations(ca_file)
+        _trust(context, ca_file)
     return urllib.request.build_opener(_NoRedirects(), _Http(limit), _Https(limit, context))
+
+
+def _trust(context: ssl.SSLContext, ca_file: Path) -> None:
+    try:
+        context.load_verify_locations(ca_file)
+    except OSError as error:  # SSLError too
+        why = "it holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror
+        hint = "It must hold certificates as PEM, and the daemon must be able to read it."
+        raise AlarmError("alarm-failed", f"ca_file can't be used: {ca_file}: {why}.", hint=hint) from None
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -230,8 +243,8 @@ def _unreachable(host: str, error: Exception, limit: _Limit) -> AlarmError:
         why = f"no answer within {limit.seconds:g} s"
     elif isinstance(cause, ssl.SSLCertVerificationError):
         why = f"its certificate isn't trusted: {cause.verify_message}"
-    elif isinstance(cause, OSError) and cause.strerror:
-        why = cause.strerror
+    elif isinstance(cause, OSError):  # a proxy that refuses has words alone
+        why = cause.strerror or str(cause) or type(cause).__name__
     else:
         why = type(cause).__name__
     hint = (

@@ -22,6 +22,8 @@ from arcbackupd.log import get_logger, redact
 from arcbackupd.plugins import Failed, Plugins, wrong_settings
 
 GROUP = "arcbackupd.alarms"
+_LOOKS = {"title", "tags", "priority", "x-title", "x-tags", "x-priority", "markdown", "icon", "accept"}
+"""Headers that say how a message looks: to mask their words, "arcbackupd" say, would spoil every text."""
 _log = get_logger()
 
 
@@ -111,4 +113,6 @@ def _secrets(values: Iterable[object]) -> Iterator[SecretStr]:
         if isinstance(value, SecretStr):
             yield value
         elif isinstance(value, Mapping):
-            yield from _secrets(value.values())
+            yield from _secrets(item for key, item in value.items() if str(key).lower() not in _LOOKS)
+        elif isinstance(value, list | tuple | set | frozenset):
+            yield from _secrets(value)

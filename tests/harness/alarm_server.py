@@ -43,12 +43,13 @@ class Received:
 class AlarmServer:
     """Answers by ``behave``: "well", or a status; or it hangs, drips, cuts or answers without end.
 
-    "hang": no answer; "drip": one that comes byte by byte; "cut": the connection is closed; "huge": without end.
+    "hang": no answer; "drip": one that comes byte by byte; "cut": the connection is closed; "huge": without end;
+    bytes: those, and the connection stays open.
     Anything else is where a redirect leads to.
     """
 
     def __init__(self) -> None:
-        self.behave: str | int = "well"
+        self.behave: str | int | bytes = "well"
         self.received: list[Received] = []
         self.ending = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
@@ -113,6 +114,9 @@ def _behave(handler: BaseHTTPRequestHandler, server: AlarmServer) -> None:
             handler.wfile.write(b"HTTP/1.0 200 OK\r\nX-Slow: ")
             while not server.ending.wait(0.1):
                 handler.wfile.write(b"x")
+        case bytes(answer):
+            handler.wfile.write(answer)
+            server.ending.wait()
         case "huge":
             handler.wfile.write(b"HTTP/1.0 200 OK\r\n\r\n")
             while not server.ending.is_set():
