@@ -262,6 +262,7 @@ class Daemon:
             self._server.set_policy(_policy(settings))
             household.watch.succeed(self._household.watch)
             household.parts.backups.succeed(self._household.parts.backups)
+            household.parts.alarms.succeed(self._household.parts.alarms)
             self._household.parts.alarms.close()
             self._settings, self._household = settings, household
             configure_logging(settings.log_level)

@@ -78,6 +78,13 @@ class Alarms:
             if isinstance(item, FailedAlarm):
                 _log.error(f"Alarm {item.name} can't be used: {item.problem}", alarm=item.name, hint=item.hint)
 
+    def succeed(self, previous: Alarms) -> None:
+        """Take over how deliveries went of alarms that are the same: what isn't delivered isn't solved by a reload."""
+        for name, courier in self._couriers.items():
+            before = previous._couriers.get(name)
+            if before and before.delivers_to(courier):
+                courier.succeed(before)
+
     def hear(self, signal: JobBegan | JobEnded) -> None:
         """Tell what happened to a job."""
         for courier in self._couriers.values():

@@ -63,6 +63,15 @@ class Courier:
         self.told_at: datetime | None = None
         """When the last one that went well did."""
 
+    def delivers_to(self, other: Courier) -> bool:
+        """Whether the other one delivers to the same, in the same way."""
+        mine, theirs = self._alarm, other._alarm
+        return type(mine) is type(theirs) and mine.settings == theirs.settings
+
+    def succeed(self, previous: Courier) -> None:
+        """Take over how deliveries went."""
+        self.last, self.told_at = previous.last, previous.told_at
+
     @property
     def hanging(self) -> float | None:
         """For how many seconds it has been at a delivery that should have ended long ago."""

@@ -79,12 +79,17 @@ def standing(problems: Iterable[Problem], told: Told, now: datetime, least: Seve
             key=key,
             code=problem.code,
             subject=problem.subject,
-            message=problem.message,
+            message=_text(problem.message),
             hint=problem.hint,
             severity=problem.severity,
             since=known.since if known else now,
         )
     return found
+
+
+def _text(message: str) -> str:
+    """What every encoding of it can hold: names of files may be no valid Unicode."""
+    return message.encode("utf-8", "replace").decode()
 
 
 def news(

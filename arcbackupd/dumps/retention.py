@@ -33,6 +33,9 @@ class Candidate:
     flagged: bool = False
     """Whether it lost much against its history, and nobody has accepted that."""
 
+    ours: bool = True
+    """Taken by this host."""
+
     @property
     def healthy(self) -> bool:
         """Whether it can take the place of older ones."""
@@ -87,7 +90,7 @@ def plan_retention(
     """
     ordered = sorted(candidates, key=lambda c: (c.taken_at, c.name), reverse=True)
     good = [c for c in ordered if c.good and c.taken_at <= now]
-    healthy = [c for c in good if c.healthy]
+    healthy = _healthy(good)
     frozen = _why_frozen(ordered, good, policy, now, clock_doubt)
     reasons = _reasons_of_healthy(healthy, policy)
     # Their own age can be more than nothing: they may have arrived here long before the time in their names.
@@ -98,6 +101,20 @@ def plan_retention(
     stopped = {c.name for c in ordered if frozen is not None or (c.healthy and _is_old(healthy, policy, now))}
     verdicts = [_kept(verdict) if verdict.name in stopped else verdict for verdict in verdicts]
     return Plan(tuple(verdicts), frozen, _why_held(good, healthy))
+
+
+def _healthy(good: Sequence[Candidate]) -> list[Candidate]:
+    """Those that take the place of older ones, newest first, of the ``good`` ones.
+
+    While this host's newest is flagged, what others took since its newest healthy one is none of them: they are
+    measured against their own history, and may lack the same.
+    """
+    healthy = [c for c in good if c.healthy]
+    own = [c for c in good if c.ours]
+    if not own or own[0].healthy:
+        return healthy
+    since = next((c.taken_at for c in own if c.healthy), own[-1].taken_at)
+    return [c for c in healthy if c.ours or c.taken_at <= since]
 
 
 @dataclass(frozen=True)
@@ -130,10 +147,11 @@ def _kept(verdict: Verdict) -> Verdict:
 def _why_held(good: Sequence[Candidate], healthy: Sequence[Candidate]) -> str | None:
     if not healthy or good[0] is healthy[0]:
         return None
+    newest = next(c.name for c in good if c.flagged)
     return (
         f"The newest good backup is flagged for what may be missing in it: until that is settled, the others stay"
-        f" as if {healthy[0].name} were the newest. `arcbackupctl inspect {good[0].name}` tells what is missing;"
-        f" `arcbackupctl accept {good[0].name}` settles it if it is right so."
+        f" as if {healthy[0].name} were the newest. `arcbackupctl inspect {newest}` tells what is missing;"
+        f" `arcbackupctl accept {newest}` settles it if it is right so."
     )
 
 

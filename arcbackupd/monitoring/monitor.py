@@ -26,6 +26,9 @@ _FIRST_SECONDS = 5.0
 """Before the first look: what the start brings about is seen first."""
 _SETTLED_SECONDS = 120.0
 """For so long after the start an age isn't told while the dump is taken that makes up for it."""
+_SUSPEND_SECONDS = 60.0
+_AWAKE_SECONDS = 40.0
+"""After a suspend: until the scheduler's heartbeat has found what was due meanwhile."""
 _MODE = 0o644
 _HINT = (
     "Let the service write there by ReadWritePaths= in a drop-in: alarms.conf.example in"
@@ -44,6 +47,7 @@ class Monitor:
         self._dumping = dumping
         self._started_at = datetime.now(UTC)
         self._started = time.monotonic()
+        self._asleep = _seconds_asleep()
         self._woken = asyncio.Event()
         self._looking: asyncio.Future[Snapshot] | None = None
         self._textfile: Problem | None = None
@@ -65,9 +69,19 @@ class Monitor:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._woken.wait(), pause)
             self._woken.clear()
+            if self._has_slept():
+                self._started = time.monotonic()
+                pause = _AWAKE_SECONDS
+                continue
             pause = _LOOK_SECONDS
             if not self._settling():
                 await self._look_again()
+
+    def _has_slept(self) -> bool:
+        """Whether the host was suspended since the last time: then nothing was due, and the scheduler goes first."""
+        asleep = _seconds_asleep()
+        slept, self._asleep = asleep - self._asleep, asleep
+        return slept > _SUSPEND_SECONDS
 
     def _settling(self) -> bool:
         return time.monotonic() - self._started < _SETTLED_SECONDS and self._dumping()
@@ -122,6 +136,11 @@ class Monitor:
             _log.error(problem.message, hint=problem.hint, message_id=MessageId.METRICS_NOT_WRITTEN)
         self._textfile = problem
         return snapshot
+
+
+def _seconds_asleep() -> float:
+    """For how long the host has been suspended since it was started."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
 
 
 def write_textfile(path: Path, text: str) -> Problem | None:

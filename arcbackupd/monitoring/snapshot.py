@@ -30,6 +30,7 @@ _WORLD_READABLE = Problem(
     "Let only its owner read it: `chmod 600 .env`.",
     Severity.WARNING,
 )
+_TOLD_OTHERWISE = ("dump", "upload", "drill")
 _HOUR, _DAY = timedelta(hours=1), timedelta(days=1)
 
 
@@ -72,6 +73,7 @@ def gather(parts: Parts, clock: ClockWatch, started_at: datetime, found: Sequenc
         clock_doubt=clock.doubt(now),
         failed_jobs={job.name: job.problem for job in jobs if job.problem},
         paused_jobs=tuple(job.name for job in jobs if job.paused),
+        job_failures=dict(_job_failures(jobs)),
         trouble=(
             *found,
             *look.trouble,
@@ -165,6 +167,9 @@ def _look(backups: Backups) -> _Look:
 
 def _flagged(backups: Backups, newest: Backup) -> Flagged | None:
     judged = backups.judged()
+    # Not one that another program took since, which is measured against others of its own.
+    own = (backup for backup in backups.read() if backup.good and backup.manifest)
+    newest = next((backup for backup in own if backup.manifest and backup.manifest.host == backups.host), newest)
     judgement = judged.get(newest.name)
     if judgement is None or not judgement.flagged:
         return None
@@ -181,6 +186,13 @@ def _room(backups: Backups, last_good: Backup | None) -> Room:
 
 def _upload_facts(state: DestinationState) -> UploadFacts:
     return UploadFacts(state.name, state.since, state.done_at, state.frozen)
+
+
+def _job_failures(jobs: list[JobState]) -> Iterator[tuple[str, str]]:
+    """Jobs whose last run failed, and why; of those of `_TOLD_OTHERWISE` the backups themselves tell more."""
+    for job in jobs:
+        if job.name not in _TOLD_OTHERWISE and job.last_run and job.last_run.status is JobStatus.FAILED:
+            yield job.name, job.last_run.message
 
 
 def _failed_since(states: list[JobState], last_good: Backup | None) -> str | None:

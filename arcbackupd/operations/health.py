@@ -91,6 +91,8 @@ class Facts:
     clock_doubt: str | None = None
     failed_jobs: dict[str, str] = field(default_factory=dict)
     paused_jobs: tuple[str, ...] = ()
+    job_failures: dict[str, str] = field(default_factory=dict)
+    """Jobs whose last run failed, and why; of dumps, uploads and drills the other facts tell."""
     trouble: tuple[Problem, ...] = ()
     uploads: tuple[UploadFacts, ...] = ()
     room: Room | None = None
@@ -160,7 +162,12 @@ def _jobs(facts: Facts) -> list[Problem]:
         )
         for name in facts.paused_jobs
     ]
-    return failed + paused
+    again = "`arcbackupctl jobs run {0}` tries again now; `journalctl -u arcbackupd JOB={0}` tells more."
+    last = [
+        Problem("job-failed", f"Job {name} failed: {why}", again.format(name), Severity.WARNING, name)
+        for name, why in facts.job_failures.items()
+    ]
+    return failed + paused + last
 
 
 def _retention(facts: Facts) -> list[Problem]:

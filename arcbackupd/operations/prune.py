@@ -134,6 +134,7 @@ def _candidate(backup: Backup, host: str, *, flagged: bool) -> Candidate:
         good={"good": True, "broken": False, "unscanned": None}[backup.state],
         content=backup.content,
         flagged=flagged,
+        ours=ours,
     )
 
 

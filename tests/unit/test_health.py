@@ -28,6 +28,13 @@ def state(facts: Facts) -> Severity:
     return assess(facts, LIMITS)[0]
 
 
+def test_a_job_whose_last_run_failed_is_a_warning_with_its_reason() -> None:
+    state, problems = assess(replace(FINE, job_failures={"weather": "No sky."}), LIMITS)
+    assert state is Severity.WARNING
+    assert [(problem.code, problem.subject) for problem in problems] == [("job-failed", "weather")]
+    assert "No sky." in problems[0].message
+
+
 def test_a_young_dump_and_nothing_else_is_fine() -> None:
     assert assess(FINE, LIMITS) == (Severity.OK, [])
 

@@ -185,3 +185,24 @@ def test_a_look_for_which_the_host_has_no_thread_is_told_as_one_that_failed(
         monkeypatch.undo()
 
     stage.run(script)
+
+
+def test_after_a_suspend_the_scheduler_goes_first(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    asleep = 0.0
+    monkeypatch.setattr(module, "_seconds_asleep", lambda: asleep)
+    monkeypatch.setattr(module, "_AWAKE_SECONDS", 0.3)
+
+    async def script() -> None:
+        nonlocal asleep
+        await stage.until(lambda codes: codes == [])
+        stage.look, stage.dumping = (lambda: [PROBLEM]), True
+        stage.monitor._started -= 1000.0  # it has been here for long
+        await stage.until(lambda codes: codes == ["last-good-old"])
+        stage.look, asleep = list, 8 * 3600.0
+        before = len(stage.told)
+        await asyncio.sleep(1)
+        assert len(stage.told) <= before + 1  # one look may have been on its way
+        stage.dumping = False
+        await stage.until(lambda codes: codes == [])
+
+    stage.run(script)

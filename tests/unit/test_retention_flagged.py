@@ -123,3 +123,20 @@ def test_the_newest_healthy_contents_survive_whichever_are_flagged(
         if c.healthy and c.taken_at <= NOW:
             contents.setdefault(c.content or c.name, c.name)
     assert {*[*contents.values()][: policy.keep_last]}.isdisjoint(plan.pruned)
+
+
+def test_what_others_take_while_ours_are_flagged_does_not_push_ours_out() -> None:
+    healthy = [own(25 - day) for day in range(4)]
+    ours = [flagged(day) for day in range(21)]
+    others = [replace(own(day + 0.5), ours=False) for day in range(20)]
+    plan = plan_retention([*healthy, *ours, *others], Policy(), NOW)
+    assert {backup.name for backup in healthy}.isdisjoint(plan.pruned)
+    assert plan.held is not None
+    assert f"arcbackupctl accept {ours[0].name}" in plan.held
+
+
+def test_once_ours_are_healthy_again_what_others_take_counts_as_before() -> None:
+    old = [own(40 + day) for day in range(4)]
+    others = [replace(own(day + 0.5), ours=False) for day in range(20)]
+    plan = plan_retention([*old, own(0.1), *others], Policy(keep_last=1), NOW)
+    assert {backup.name for backup in old} <= set(plan.pruned)
