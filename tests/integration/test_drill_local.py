@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import gzip
 import os
+import signal
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from arcbackupd.operations.restore.checks import Request
 from arcbackupd.operations.restore.replaced import Replaced
 from arcbackupd.operations.restores import Restores
 from arcbackupd.settings import load_settings
+from tests.harness.process import wait_until
 from tests.integration.stand import MAJORS, Stand, filled, write
 from tests.unit.sample_dumps import copy, dump
 
@@ -308,6 +311,29 @@ def test_roles_that_the_server_lacks_are_not_made_beside_the_live_database(drill
     assert (record.outcome, record.code) == ("failed", "missing-roles")
     assert "nobody_here" in (record.problem or "")
     assert driller.stand.sql("SELECT count(*) FROM pg_roles WHERE rolname = 'nobody_here'") == "0"
+
+
+@pytest.mark.parametrize("how", ["session ended", "server restarted"])
+def test_a_server_that_goes_in_a_drill_says_nothing_of_the_backup(driller: Driller, how: str) -> None:
+    stand = driller.stand
+    asleep = "FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+    name = write(stand, dump(TABLE + STARS + b"DO $$ BEGIN PERFORM pg_catalog.pg_sleep(600); END $$;\n"))
+
+    def go() -> None:
+        wait_until(lambda: stand.sql(f"SELECT count(*) {asleep}") == "1", "the load to be under way")
+        if how == "session ended":
+            stand.sql(f"SELECT pg_terminate_backend(pid) {asleep}")
+        else:
+            stand.server.stop(signal.SIGQUIT)
+            stand.server.start()
+
+    with ThreadPoolExecutor(1) as beside:
+        gone = beside.submit(go)
+        record = driller.verify(name)
+        gone.result()
+    assert (record.outcome, record.code) == ("error", "server-went"), record.problem
+    driller.reap()
+    assert (stand.ours(), driller.notes.all()) == ([], ())
 
 
 # When it is put off

@@ -230,7 +230,7 @@ def _differs(loading: Loading, problem: str) -> OperationFailed:
 def _failed(loading: Loading, finished: Finished, text: LoadText) -> ArcbackupdError:
     """psql's error, which names the line of the dump, in one sentence."""
     line = next((line for line in finished.error.splitlines() if _ERROR.search(line)), None)
-    if line is None:
+    if line is None or _SERVER_WENT.search(finished.error):  # which says nothing of the dump
         return loading.server.database(loading.database).explain(finished, "psql")
     said = _ERROR.sub("", line).strip().rstrip(".")
     if _DISK_FULL in line:
@@ -243,3 +243,7 @@ def _failed(loading: Loading, finished: Finished, text: LoadText) -> ArcbackupdE
 
 _ERROR = re.compile(r"^.*?(?:ERROR|FATAL|PANIC|error):\s*")
 _LINE = re.compile(r"^psql:<stdin>:(\d+):")
+_SERVER_WENT = re.compile(
+    r"^(?:psql:<stdin>:\d+: )?(?:FATAL:  terminating connection|server closed the connection unexpectedly)",
+    re.MULTILINE,
+)
