@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -175,10 +175,12 @@ class Catalogue:
             return None
         return self.scan(directory, backup, now)
 
-    def scan(self, directory: Path, backup: Backup, now: float) -> Backup:
-        """Scan a dump at once; return what is known of it then."""
+    def scan(
+        self, directory: Path, backup: Backup, now: float, between: Callable[[], None] = lambda: None
+    ) -> Backup:
+        """Scan a dump at once; return what is known of it then. What ``between`` blocks raises ends the scan."""
         try:
-            scan = scan_file(directory / backup.name)
+            scan = scan_file(directory / backup.name, between)
         except OSError as error:  # of the disk, say; the others must not wait for this one
             unreadable = replace(backup, unreadable=_cannot_be_read(error))
             with self._lock:
@@ -256,13 +258,17 @@ def _cannot_be_read(error: OSError) -> str:
     return f"it can't be read: {error.strerror}"
 
 
-def scan_file(path: Path) -> Scan:
-    """Read a whole dump and say what it holds; what isn't valid gzip is a problem of the scan's."""
+def scan_file(path: Path, between: Callable[[], None] = lambda: None) -> Scan:
+    """Read a whole dump and say what it holds; what isn't valid gzip is a problem of the scan's.
+
+    ``between`` is called before each block; what it raises ends the scan.
+    """
     scanner = Scanner()
     problem = None
     with open_backup(path) as file:
         try:
             for block in sql_blocks(file):
+                between()
                 scanner.feed(block)
         except DamagedDump as error:
             problem = str(error)

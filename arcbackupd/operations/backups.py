@@ -164,12 +164,15 @@ class Backups:
         name = resolve(reference, [entry.backup.name for entry in listed])
         return next(entry for entry in listed if entry.backup.name == name)
 
-    def examine(self, reference: str) -> Listed:
-        """The backup that a reference means, scanned now if nothing is known of it yet. Raise NoSuchBackup."""
+    def examine(self, reference: str, between: Callable[[], None] = lambda: None) -> Listed:
+        """The backup that a reference means, scanned now if nothing is known of it yet. Raise NoSuchBackup.
+
+        The scan of a large one takes minutes: what ``between`` its blocks raises ends it.
+        """
         listed = self.find(reference)
         if listed.backup.state != "unscanned":
             return listed
-        self.catalogue.scan(self.directory(), listed.backup, time.time())
+        self.catalogue.scan(self.directory(), listed.backup, time.time(), between)
         return self.find(listed.backup.name)
 
     def read(self) -> Sequence[Backup]:

@@ -106,7 +106,7 @@ class Drills:
         yield Step("look", "Looking which backup to drill, and whether now")
         if reference is None:
             self._refuse_now()
-        backup = self._newest() if reference is None else self._examined(reference).backup
+        backup = self._newest() if reference is None else self._examined(reference, cancellation).backup
         directory = self._backups.directory()
         place = self._settings.drill.place
         drill = Drill(backup, directory / backup.name, place, self._scratch(), niceness)
@@ -128,8 +128,8 @@ class Drills:
             raise UsageError("configuration", "There are no containers to drill in.")
         return InContainer(self._throwaways, installation, live, self._notes)
 
-    def _examined(self, reference: str) -> Listed:
-        listed = self._backups.examine(reference)
+    def _examined(self, reference: str, cancellation: Cancellation) -> Listed:
+        listed = self._backups.examine(reference, cancellation.check)
         if not listed.here:
             name = listed.backup.name
             raise Refused(

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import os
 import signal
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from arcbackupd.dumps.manifest import Contents, Reason
+from arcbackupd.dumps.scan import Scanner
 from arcbackupd.errors import ArcbackupdError, Busy, Refused, UsageError
 from arcbackupd.operations import drills
 from arcbackupd.operations.backups import Backups
@@ -413,6 +415,40 @@ def test_a_dump_that_somebody_waits_for_ends_a_drill_and_a_scheduled_one_does_no
         await _idle(queue)
 
     asyncio.run(main())
+
+
+def test_a_scan_for_a_drill_ends_too_when_somebody_waits_for_a_dump(
+    driller: Driller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of a large dump would hold the backend's start for minutes."""
+    path = driller.stand.backups / "backup-20260101-000000.sql.gz"
+    rows = [(os.urandom(1 << 10).hex().encode(),) for _ in range(5000)]
+    path.write_bytes(gzip.compress(dump(TABLE + copy(b"public.stars", (b"id",), rows)), 1))
+    os.utime(path, (1, 1))
+    scanning, feed = threading.Event(), Scanner.feed
+
+    async def main() -> None:
+        queue = OperationQueue()
+        backups, _, drills = driller.parts(queue)
+
+        def feed_slowly(scanner: Scanner, block: bytes) -> None:
+            if queue.current and queue.current.kind == "drill":
+                scanning.set()
+                queue.current.cancellation._asked.wait(60)
+            feed(scanner, block)
+
+        monkeypatch.setattr(Scanner, "feed", feed_slowly)
+        operation = drills.verify(path.name)
+        assert await asyncio.to_thread(scanning.wait, 60)
+        dumped = backups.take(Reason.MANUAL)
+        with pytest.raises(ArcbackupdError) as raised:
+            await operation.result
+        assert raised.value.code == SUPERSEDED
+        await dumped.result
+        await _idle(queue)
+        assert [backup.state for backup in backups.read() if backup.name == path.name] == ["unscanned"]
+
+    asyncio.run(asyncio.wait_for(main(), 100))
 
 
 def test_the_removal_of_leftovers_gives_way_too_and_is_done_after(driller: Driller) -> None:
