@@ -72,7 +72,7 @@ class Drills:
         def start(cancellation: Cancellation) -> Steps[DrillRecord]:
             return self._drill(reference, NORMAL, cancellation)
 
-        return self._submit(start, Priority.MANUAL)
+        return self._submit(start, Priority.PATIENT)
 
     def reap(self) -> None:
         """Queue the removal of what drills left that didn't come to their end, if there may be something."""

@@ -34,6 +34,8 @@ class Priority(IntEnum):
     BOOT = 0
     MANUAL = 1
     SCHEDULED = 2
+    PATIENT = 3
+    """Asked for by somebody, and in the way of nothing else."""
 
 
 def new_identity() -> str:
@@ -168,7 +170,7 @@ class OperationQueue:
             await running.ended.wait()
 
     def _refuse(self, operation: Operation[Any]) -> None:
-        asked = operation.priority in (Priority.RESTORE, Priority.MANUAL)
+        asked = operation.priority in (Priority.RESTORE, Priority.MANUAL, Priority.PATIENT)
         hint = "Ask for it again" if asked else "It isn't lost: the schedule goes on"
         hint += " when the daemon runs again."
         operation.state = "failed"

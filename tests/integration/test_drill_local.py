@@ -417,6 +417,24 @@ def test_a_dump_that_somebody_waits_for_ends_a_drill_and_a_scheduled_one_does_no
     asyncio.run(main())
 
 
+def test_a_drill_that_waits_for_its_turn_lets_a_dump_by_hand_go_first(driller: Driller) -> None:
+    driller.stand.take()
+    ran: list[str] = []
+
+    async def main() -> None:
+        queue = OperationQueue()
+        queue._changed = lambda: ran.append(queue.current.kind) if queue.current else None
+        backups, _, drills = driller.parts(queue)
+        backups.take(Reason.SCHEDULED)
+        drilled = drills.verify("latest")
+        await backups.take(Reason.MANUAL).result
+        assert (await drilled.result).outcome == "proved"
+        await _idle(queue)
+
+    asyncio.run(asyncio.wait_for(main(), 100))
+    assert ran == ["dump", "dump", "drill"]
+
+
 def test_a_scan_for_a_drill_ends_too_when_somebody_waits_for_a_dump(
     driller: Driller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
