@@ -29,6 +29,7 @@ from arcbackupd.operations.events import Event, Step
 from arcbackupd.operations.queue import Operation, OperationQueue
 from arcbackupd.operations.restore.checks import Request
 from arcbackupd.operations.restore.replaced import Replaced
+from arcbackupd.operations.restore.server import Server
 from arcbackupd.operations.restores import Restores
 from arcbackupd.settings import load_settings
 from tests.harness.process import wait_until
@@ -350,6 +351,19 @@ def test_without_room_a_drill_is_refused_with_figures(driller: Driller, monkeypa
         assert raised.value.code == "disk-too-small"
         assert f"{1 << 60:,}" in raised.value.message
     assert (driller.stand.ours(), driller.notes.all(), driller.records.last()) == ([], (), None)
+
+
+def test_a_drill_wants_as_much_room_as_the_live_database_takes(
+    driller: Driller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many indexes make a database several times as large as its SQL, and a full disk ends the live one too."""
+    driller.stand.take()
+    monkeypatch.setattr(Server, "free_space", lambda _: 4 << 20)  # enough for the SQL, not for what it becomes
+    assert int(driller.stand.sql("SELECT pg_database_size(current_database())")) > 4 << 20
+    with pytest.raises(Refused) as raised:
+        driller.scheduled()
+    assert raised.value.code == "disk-too-small"
+    assert (driller.stand.ours(), driller.notes.all()) == ([], ())
 
 
 @pytest.mark.parametrize("why", ["busy", "snapshot"])

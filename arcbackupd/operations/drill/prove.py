@@ -99,7 +99,7 @@ def _prove(drill: Drill, cancellation: Cancellation) -> Steps[None]:
         why = backup.problem or backup.unreadable or "it was not scanned yet"
         raise OperationFailed("broken-backup", f"{backup.name} can't be restored: {why}.")
     server = yield from drill.scratch.open(cancellation)
-    _check_room(server, backup)
+    _check_room(server, backup, drill.scratch.live_bytes())
     database = yield from drill.scratch.create(backup, cancellation)
     loaded = yield from _load(drill, server, database, cancellation)
     yield Step("compare", "Comparing rows, migrations, constraints and indexes")
@@ -129,11 +129,13 @@ def _load(drill: Drill, server: Server, database: str, cancellation: Cancellatio
     return loaded
 
 
-def _check_room(server: Server, backup: Backup) -> None:
+def _check_room(server: Server, backup: Backup, live_bytes: int) -> None:
+    """What a database is of its SQL varies much with its indexes: the live one's size is the better measure."""
     room = room_for(server, backup)
-    if room and room.free < room.needed + RESERVE:
+    needed = max(room.needed, live_bytes) if room else 0
+    if room and room.free < needed + RESERVE:
         message = (
-            f"There is no room to load {backup.name}: about {room.needed:,} bytes are needed and {RESERVE:,} are to"
+            f"There is no room to load {backup.name}: about {needed:,} bytes are needed and {RESERVE:,} are to"
             f" stay free on the database's disk, {room.free:,} are free."
         )
         raise Refused("disk-too-small", message, hint="Free some space there.")

@@ -41,6 +41,9 @@ class Scratch(Protocol):
     def open(self, cancellation: Cancellation) -> Steps[Server]:
         """The server that it is on. Raise OperationFailed when there is none."""
 
+    def live_bytes(self) -> int:
+        """Bytes of the live database, which its newest backup takes too; 0 without one. Raise OperationFailed."""
+
     def create(self, backup: Backup, cancellation: Cancellation) -> Steps[str]:
         """Make the database to load into, like the live one; return its name. Raise OperationFailed."""
 
@@ -64,6 +67,10 @@ class BesideTheLive:
         cancellation.check()
         yield from ()
         return self.server
+
+    def live_bytes(self) -> int:
+        """See `Scratch.live_bytes`."""
+        return _bytes(self.server, self.live)
 
     def create(self, backup: Backup, cancellation: Cancellation) -> Steps[str]:
         """See `Scratch.create`. No role is made here: roles are the whole server's."""
@@ -137,6 +144,10 @@ class InContainer:
         said = run_unless_cancelled(command, cancellation, seconds=_ENGINE_SECONDS, errors_too=True)
         return said.output.decode("utf-8", "replace")
 
+    def live_bytes(self) -> int:
+        """See `Scratch.live_bytes`."""
+        return _bytes(self.live, self.installation.database)
+
     def create(self, backup: Backup, cancellation: Cancellation) -> Steps[str]:
         """See `Scratch.create`. Roles that the backup names are made, as a restore would if it was told to."""
         yield Step("create", f"Creating its database and {len(backup.roles)} roles")
@@ -185,6 +196,10 @@ def containers_left(throwaways: Throwaways, cancellation: Cancellation) -> list[
     if finished.status:
         raise OperationFailed("engine-failed", f"Throwaway containers can't be listed: {finished.error}")
     return finished.output.decode().split()
+
+
+def _bytes(server: Server, name: str) -> int:
+    return server.size(name) if server.properties(name) else 0
 
 
 def _run(server: Server, statement: str, cancellation: Cancellation) -> Steps[None]:
