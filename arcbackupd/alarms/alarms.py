@@ -79,7 +79,7 @@ class Alarms:
                 _log.error(f"Alarm {item.name} can't be used: {item.problem}", alarm=item.name, hint=item.hint)
 
     def succeed(self, previous: Alarms) -> None:
-        """Take over how deliveries went of alarms that are the same: what isn't delivered isn't solved by a reload."""
+        """Take over how deliveries went of alarms that are the same: a reload solves nothing."""
         for name, courier in self._couriers.items():
             before = previous._couriers.get(name)
             if before and before.delivers_to(courier):

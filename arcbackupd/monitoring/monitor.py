@@ -78,7 +78,7 @@ class Monitor:
                 await self._look_again()
 
     def _has_slept(self) -> bool:
-        """Whether the host was suspended since the last time: then nothing was due, and the scheduler goes first."""
+        """Whether the host was suspended since the last time: then the scheduler goes first."""
         asleep = _seconds_asleep()
         slept, self._asleep = asleep - self._asleep, asleep
         return slept > _SUSPEND_SECONDS

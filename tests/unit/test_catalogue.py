@@ -282,7 +282,7 @@ def test_a_dump_that_changes_while_it_is_scanned_is_scanned_again(
     path = write_foreign(directory, 0)
     whole = scan_file
 
-    def scan_and_change(place: Path) -> object:
+    def scan_and_change(place: Path, _between: object) -> object:
         scan = whole(place)
         place.write_bytes(gzip.compress(dump(MIGRATIONS)))
         return scan
@@ -456,7 +456,7 @@ def test_a_dump_that_the_disk_refuses_does_not_hold_up_the_scan_of_others(
     older, bad = write_foreign(directory, 0), write_foreign(directory, 1)
     whole = scan_file
 
-    def scan(path: Path) -> object:
+    def scan(path: Path, _between: object) -> object:
         if path == bad:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return whole(path)
@@ -474,7 +474,7 @@ def test_a_dump_that_vanishes_between_listing_and_reading_is_no_crash(
 ) -> None:
     path = write_foreign(directory, 0)
 
-    def vanish(place: Path) -> object:
+    def vanish(place: Path, _between: object) -> object:
         place.unlink()
         return open_backup(place)
 
