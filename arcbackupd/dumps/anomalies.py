@@ -34,6 +34,8 @@ class Baseline:
 
     at: datetime
     accepted: bool
+    origin: str | None = None
+    """Of which backups; ``None``: of all."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +61,16 @@ HEALTHY = Judgement()
 def judge(backups: Iterable[Facts], limits: Limits, baselines: Iterable[Baseline] = ()) -> dict[str, Judgement]:
     """Given all complete backups that there are, in any order, return what is to be said of each, by name."""
     begins = sorted(baselines, key=lambda baseline: (baseline.at, baseline.accepted))
-    series: dict[str, _Series] = defaultdict(lambda: _Series(limits, begins))
+    by_origin: dict[str, list[Facts]] = defaultdict(list)
     for facts in sorted(backups, key=lambda facts: (facts.taken_at, facts.snapshot, facts.name)):
-        series[facts.origin].add(facts)
-    return {name: judgement for one in series.values() for name, judgement in one.judged.items()}
+        by_origin[facts.origin].append(facts)
+    judged: dict[str, Judgement] = {}
+    for origin, several in by_origin.items():
+        series = _Series(limits, (baseline for baseline in begins if baseline.origin in (None, origin)))
+        for facts in several:
+            series.add(facts)
+        judged |= series.judged
+    return judged
 
 
 class _Series:

@@ -33,6 +33,7 @@ class _Note(BaseModel):
 
     at: AwareDatetime
     accepted: bool
+    origin: str | None = None
 
 
 class _Notes(BaseModel):
@@ -67,7 +68,8 @@ class Anomalies:
             hint = "`arcbackupctl list` shows which ones are."
             raise Refused("not-flagged", f"{backup.name} is not flagged: there is nothing to accept.", hint=hint)
         try:
-            self._note(backup.taken_at, accepted=True)
+            facts = facts_of(backup)
+            self._note(backup.taken_at, accepted=True, origin=facts.origin if facts else None)
         except OSError as error:
             hint = "See the rights and the free space of the daemon's state directory."
             message = f"It can't be noted in {self._file}: {error.strerror}. {backup.name} stays flagged."
@@ -101,9 +103,9 @@ class Anomalies:
         except (OSError, ValidationError):
             return ()
 
-    def _note(self, at: datetime, *, accepted: bool) -> None:
+    def _note(self, at: datetime, *, accepted: bool, origin: str | None = None) -> None:
         with self._lock:
-            notes = (*self._read(), _Note(at=at, accepted=accepted))[-_NOTES:]
+            notes = (*self._read(), _Note(at=at, accepted=accepted, origin=origin))[-_NOTES:]
             write_atomically(self._file, _Notes(baselines=notes).model_dump_json().encode())
 
 
@@ -164,4 +166,4 @@ def facts_of(backup: Backup) -> Facts | None:
 
 
 def _baseline(note: _Note) -> Baseline:
-    return Baseline(note.at, note.accepted)
+    return Baseline(note.at, note.accepted, note.origin)

@@ -352,3 +352,12 @@ def test_two_weeks_of_hourly_backups_of_many_tables_are_judged_soon() -> None:
     began = time.process_time()
     assert flags([*busy, *lost]) == "." * 336 + "!" * 336
     assert time.process_time() - began < 3.0, "of the processor; 0.4 s where nothing else runs"
+
+
+def test_what_is_accepted_of_one_origin_says_nothing_of_another() -> None:
+    ours = course(1000, 1000, 1000, 1)
+    theirs = [replace(one, name=f"their-{one.name}", origin="") for one in course(1000, 1000, 1, 1)]
+    accepted = Baseline(theirs[2].taken_at, accepted=True, origin="")
+    found = judge([*ours, *theirs], LIMITS, [accepted])
+    assert found[ours[3].name].flagged
+    assert [found[one.name].flagged for one in theirs] == [False] * 4
