@@ -7,6 +7,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -129,11 +130,13 @@ def dump_at_hand(daemon: Daemon, *arguments: str) -> Iterator[subprocess.Popen[s
 @contextmanager
 def dump_half_way(daemon: InstalledDaemon) -> Iterator[int]:
     """Hold a dump when a part of it is written; give the process of its pg_dump, which goes on in the end."""
-    daemon.ctl("backup", "--no-wait")
-    pid = wait_for_process(daemon.stack)
-    wait_until(lambda: sum(map(daemon.size, daemon.partials())) > 100_000, "a part of a dump", interval=0.002)
-    os.kill(pid, signal.SIGSTOP)
+    with ThreadPoolExecutor() as pool:  # looked for at once: it may be done before its client is
+        asked = pool.submit(daemon.ctl, "backup", "--no-wait")
+        pid = wait_for_process(daemon.stack)
+        wait_until(lambda: sum(map(daemon.size, daemon.partials())) > 100_000, "a part of a dump", interval=0.002)
+        os.kill(pid, signal.SIGSTOP)
     try:
+        asked.result()
         assert dump_sessions(daemon.stack) == 1, "pg_dump was done before it was held"
         yield pid
     finally:
