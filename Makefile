@@ -17,7 +17,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 export PYTHON PREFIX DESTDIR WHEEL PIP_ARGS DATA ARCH
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench fuzz torture soak pictures check build dist deb man install-host uninstall-host constraints clean
+.PHONY: help demo test bench fuzz torture soak pictures lint check build dist deb man install-host uninstall-host constraints clean
 
 help:  ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s%s\n", $$1, $$2 }' Makefile
@@ -43,11 +43,13 @@ soak: $(VENV)/.dev  ## a month of hourly dumps under a clock that skips the wait
 pictures: $(VENV)/.pictures  ## make the pictures of the README anew, from real runs (the report's needs chromium)
 	$(BIN)/python scripts/pictures.py
 
-check: $(VENV)/.dev  ## formatting, lint, types and the fast tests, in under two minutes
+lint: $(VENV)/.dev  ## formatting, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not docker and not podman and not systemd and not postgres and not slow" -x -q $(PYTEST_ARGS)
+
+check: lint  ## all of that and the fast tests, in under two minutes
+	$(BIN)/python -m pytest --numprocesses 2 -m "not docker and not podman and not systemd and not postgres and not slow" -x -q $(PYTEST_ARGS)
 
 build: $(VENV)/.dev  ## make the wheel and the source archive, in dist/
 	$(BIN)/python -m build
