@@ -7,9 +7,11 @@ import os
 import re
 import secrets
 import stat
+import subprocess
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 from arcbackupd.dumps.dumpfile import MEMBER_SIZE
@@ -191,19 +193,21 @@ def test_broken_dumps_are_told_with_the_reason(stack16: ArcsecondStack) -> None:
         assert reason in row["problem"]
 
 
-def test_the_code_is_asked_for_its_migrations_once_per_run_of_the_backend(stack16: ArcsecondStack) -> None:
+def test_the_code_is_asked_for_its_migrations_once_per_run_of_the_backend(
+    stack16: ArcsecondStack, tmp_path: Path
+) -> None:
     """However often backups are listed, showmigrations runs once, and once more after the backend's next start."""
-    began = time.time()
-    with Daemon(stack16) as daemon:
+    with _asked(stack16, tmp_path / "events") as asked, Daemon(stack16) as daemon:
         daemon.wait_boot_dumps(1)
         for _ in range(3):
             daemon.listed()
         daemon.json("inspect", "latest")
-        assert _showmigrations_since(stack16, began) == 1
+        assert wait_until(asked, "showmigrations") == 1
         stack16.restart_backend()
         for _ in range(3):
             daemon.listed()
-        assert _showmigrations_since(stack16, began) == 2
+        wait_until(lambda: asked() > 1, "showmigrations after the restart")
+        assert asked() == 2
 
 
 def test_a_foreign_dump_is_noticed_by_itself(stack: ArcsecondStack) -> None:
@@ -381,10 +385,18 @@ def _badges(daemon: Daemon) -> dict[str, Any]:
     return {row["name"]: row["status"] for row in daemon.listed()}
 
 
-def _showmigrations_since(stack: ArcsecondStack, began: float) -> int:
-    window = ["--since", f"{began:.6f}", "--until", f"{time.time():.6f}"]
+@contextmanager
+def _asked(stack: ArcsecondStack, told: Path) -> Iterator[Callable[[], int]]:
+    """Give what counts the runs of showmigrations as they come: Docker remembers only the last 256 events."""
     filters = ["--filter", f"container={stack.backend}", "--filter", "event=exec_create"]
-    return stack.engine.run("events", *window, *filters).stdout.count("showmigrations")
+    argv = stack.engine.argv("events", "--since", f"{time.time():.6f}", *filters)
+    with told.open("wb") as output:
+        listening = subprocess.Popen(argv, stdout=output, env={**os.environ, **stack.engine.env})
+    try:
+        yield lambda: told.read_text().count("showmigrations")
+    finally:
+        listening.terminate()
+        listening.wait()
 
 
 def _set_password(stack: ArcsecondStack, password: str) -> None:
