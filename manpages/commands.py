@@ -33,7 +33,8 @@ def _all(group: click.Group, way: str) -> Iterator[tuple[click.Command, str]]:
 
 
 def _described(command: click.Command, way: str) -> str:
-    context = click.Context(command, info_name=way)
+    # With the names that it has below its program: click remembers them for good.
+    context = click.Context(command, info_name=way, help_option_names=["-h", "--help"])
     own = [each for each in command.params if not set(each.opts) & set(_SHARED)]
     arguments = _arguments(command, context)
     usage = f"**{way}** {arguments}" if arguments else ""

@@ -150,7 +150,8 @@ def _parse(command: click.Command, name_: str, arguments: list[str], *, whole: b
     if isinstance(command, click.Group) and not arguments:
         return
     try:
-        context = command.make_context(name_, list(arguments), obj=Session())
+        # click remembers for good by which options a command gives help.
+        context = command.make_context(name_, list(arguments), obj=Session(), help_option_names=["-h", "--help"])
     except click.MissingParameter:
         if whole:
             raise
