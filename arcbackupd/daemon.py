@@ -307,8 +307,10 @@ class Daemon:
         while True:
             self._news.clear()
             notify.status(await asyncio.to_thread(self._status_line))
+            # Not wait_for: Python 3.11's forgets that it was cancelled when news come at the same moment.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), _STATUS_SECONDS)
+                async with asyncio.timeout(_STATUS_SECONDS):
+                    await self._news.wait()
 
     def _status_line(self) -> str:
         if current := self._queue.current:

@@ -66,8 +66,10 @@ class Monitor:
         """Look, again and again, until cancelled."""
         pause = _FIRST_SECONDS
         while True:
+            # Not wait_for: Python 3.11's forgets that it was cancelled when the event comes at the same moment.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._woken.wait()
             self._woken.clear()
             if self._has_slept():
                 self._started = time.monotonic()

@@ -206,3 +206,24 @@ def test_after_a_suspend_the_scheduler_goes_first(stage: Stage, monkeypatch: pyt
         await stage.until(lambda codes: codes == [])
 
     stage.run(script)
+
+
+@pytest.mark.parametrize("ticks", range(5))
+def test_it_ends_though_it_is_woken_at_the_same_moment(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, ticks: int
+) -> None:
+    monkeypatch.setattr(module, "_FIRST_SECONDS", 100.0)
+    monkeypatch.setattr(module, "_LOOK_SECONDS", 100.0)
+
+    async def main() -> None:
+        running = asyncio.create_task(stage.monitor.run())
+        await asyncio.sleep(0.05)
+        stage.monitor.wake()
+        for _ in range(ticks):
+            await asyncio.sleep(0)
+        running.cancel()
+        _, pending = await asyncio.wait([running], timeout=2)
+        running.cancel()
+        assert not pending
+
+    asyncio.run(main())
