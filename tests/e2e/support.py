@@ -11,10 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.harness import images
 from tests.harness.daemon import Daemon
+from tests.harness.engine import Engine, EngineUnavailable
 from tests.harness.installed import InstalledDaemon
-from tests.harness.process import run, wait_until
+from tests.harness.process import CommandFailed, run, wait_until
 from tests.harness.stack import ArcsecondStack
+from tests.harness.systemd_host import SystemdHost
 from tests.require import require
 
 # Processes
@@ -195,6 +198,28 @@ def restore_by_hand(dump: Path, stack: ArcsecondStack, db: str) -> None:
 def change(stack: ArcsecondStack) -> None:
     """Change the database's content, so that the next dump is another one."""
     stack.psql("UPDATE targets_target SET priority = priority + 1 WHERE id = (SELECT min(id) FROM targets_target)")
+
+
+# Hosts
+
+
+@contextmanager
+def booted(engine: Engine, *mounts: Path) -> Iterator[SystemdHost]:
+    """Give a host with real systemd, and with these directories of ours; require it where there can be none."""
+    try:
+        images.systemd(engine)
+    except EngineUnavailable as error:
+        require("docker", str(error))
+    host = SystemdHost(engine, mounts=mounts)
+    try:
+        host.start()
+    except CommandFailed as error:
+        host.close()
+        require("systemd", f"no container with systemd boots here: {error}")
+    try:
+        yield host
+    finally:
+        host.close()
 
 
 # Disks

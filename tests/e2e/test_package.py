@@ -14,17 +14,15 @@ import pytest
 
 from arcbackupd import __version__
 from arcbackupd.messages import MessageId
-from tests.e2e.support import change, dump_half_way
-from tests.harness import images
-from tests.harness.engine import Engine, EngineUnavailable
+from tests.e2e.support import booted, change, dump_half_way
+from tests.harness.engine import Engine
 from tests.harness.installed import ADMINS, CONFIG, DROP_INS, NEVER, InstalledDaemon
 from tests.harness.package import build_package
 from tests.harness.plugins import build_plugin
-from tests.harness.process import CommandFailed, run, wait_until
+from tests.harness.process import run, wait_until
 from tests.harness.stack import ArcsecondStack
 from tests.harness.systemd_host import SystemdHost
 from tests.harness.tools import tool
-from tests.require import require
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -73,10 +71,6 @@ def packages(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Pack
 @pytest.fixture(scope="module")
 def observatory(docker_engine: Engine) -> Iterator[ArcsecondStack]:
     """Return a stack with some data."""
-    try:
-        images.systemd(docker_engine)
-    except EngineUnavailable as error:
-        require("docker", str(error))
     with ArcsecondStack(docker_engine, 16) as stack:
         stack.seed(ROWS)
         yield stack
@@ -85,18 +79,10 @@ def observatory(docker_engine: Engine) -> Iterator[ArcsecondStack]:
 @pytest.fixture(scope="module")
 def fresh(docker_engine: Engine, observatory: ArcsecondStack, packages: Packages) -> Iterator[SystemdHost]:
     """Return a host with real systemd that has both packages' files, and nothing of ours installed."""
-    host = SystemdHost(docker_engine, mounts=[observatory.directory])
-    try:
-        host.start()
-    except CommandFailed as error:
-        host.close()
-        require("systemd", f"no container with systemd boots here: {error}")
-    try:
+    with booted(docker_engine, observatory.directory) as host:
         host.copy_in(packages.new, "/srv/new.deb")
         host.copy_in(packages.old, "/srv/old.deb")
         yield host
-    finally:
-        host.close()
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,13 @@ from typing import Any
 
 import pytest
 
-from tests.harness import images
-from tests.harness.engine import Engine, EngineUnavailable
+from tests.e2e.support import booted
+from tests.harness.engine import Engine
 from tests.harness.installed import CONFIG, DROP_INS, SOCKET, UNIT, InstalledDaemon
-from tests.harness.process import CommandFailed, wait_until
+from tests.harness.process import wait_until
 from tests.harness.stack import ArcsecondStack
 from tests.harness.systemd_host import SystemdHost, build_wheel, build_wheelhouse
 from tests.harness.terminal import Terminal
-from tests.require import require
 
 pytestmark = pytest.mark.slow
 
@@ -37,10 +36,6 @@ another container from one, which this host is."""
 @pytest.fixture(scope="module")
 def observatory(docker_engine: Engine) -> Iterator[ArcsecondStack]:
     """Return a stack whose containers carry Compose's labels."""
-    try:
-        images.systemd(docker_engine)
-    except EngineUnavailable as error:
-        require("docker", str(error))
     with ArcsecondStack(docker_engine, 16, labelled=True) as stack:
         (stack.install_dir / ".env").chmod(0o600)
         yield stack
@@ -49,16 +44,8 @@ def observatory(docker_engine: Engine) -> Iterator[ArcsecondStack]:
 @pytest.fixture(scope="module")
 def systemd_host(docker_engine: Engine, observatory: ArcsecondStack) -> Iterator[SystemdHost]:
     """Return a host with real systemd."""
-    host = SystemdHost(docker_engine, mounts=[observatory.directory])
-    try:
-        host.start()
-    except CommandFailed as error:
-        host.close()
-        require("systemd", f"no container with systemd boots here: {error}")
-    try:
+    with booted(docker_engine, observatory.directory) as host:
         yield host
-    finally:
-        host.close()
 
 
 @pytest.fixture(scope="module")

@@ -15,16 +15,15 @@ from pathlib import Path
 import pytest
 
 from arcbackupd.messages import MessageId
-from tests.e2e.support import change, command_lines, dump_half_way, dump_sessions, fingerprint
-from tests.harness import bridge, images
-from tests.harness.engine import Engine, EngineUnavailable
+from tests.e2e.support import booted, change, command_lines, dump_half_way, dump_sessions, fingerprint
+from tests.harness import bridge
+from tests.harness.engine import Engine
 from tests.harness.installed import ADMINS, CONFIG, DROP_INS, NEVER, SOCKET, SOCKET_UNIT, InstalledDaemon
 from tests.harness.plugins import build_plugin
-from tests.harness.process import CommandFailed, wait_until
+from tests.harness.process import wait_until
 from tests.harness.s3 import S3Server
 from tests.harness.stack import ArcsecondStack
 from tests.harness.systemd_host import CHECKOUT, SystemdHost, build_wheel, build_wheelhouse
-from tests.require import require
 
 pytestmark = pytest.mark.slow
 
@@ -76,10 +75,6 @@ WEATHER = """
 @pytest.fixture(scope="module")
 def observatory(docker_engine: Engine) -> Iterator[ArcsecondStack]:
     """Return a stack with some data."""
-    try:
-        images.systemd(docker_engine)
-    except EngineUnavailable as error:
-        require("docker", str(error))
     with ArcsecondStack(docker_engine, 16) as stack:
         stack.seed(ROWS)
         yield stack
@@ -88,16 +83,8 @@ def observatory(docker_engine: Engine) -> Iterator[ArcsecondStack]:
 @pytest.fixture(scope="module")
 def systemd_host(docker_engine: Engine, observatory: ArcsecondStack) -> Iterator[SystemdHost]:
     """Return a host with real systemd on which nothing of ours is installed."""
-    host = SystemdHost(docker_engine, mounts=[observatory.directory])
-    try:
-        host.start()
-    except CommandFailed as error:
-        host.close()
-        require("systemd", f"no container with systemd boots here: {error}")
-    try:
+    with booted(docker_engine, observatory.directory) as host:
         yield host
-    finally:
-        host.close()
 
 
 @pytest.fixture(scope="module")

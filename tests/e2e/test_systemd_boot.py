@@ -9,14 +9,12 @@ import pytest
 
 from arcbackupd.messages import MessageId
 from arcbackupd.stack.freezer import Freezer, find_freezer
-from tests.e2e.support import table_locked, waiting_dumps
-from tests.harness import images
-from tests.harness.engine import Engine, EngineUnavailable
+from tests.e2e.support import booted, table_locked, waiting_dumps
+from tests.harness.engine import Engine
 from tests.harness.installed import InstalledDaemon
-from tests.harness.process import CommandFailed, wait_until
+from tests.harness.process import wait_until
 from tests.harness.stack import ArcsecondStack
 from tests.harness.systemd_host import SystemdHost, build_wheel, build_wheelhouse
-from tests.require import require
 
 pytestmark = pytest.mark.slow
 
@@ -32,10 +30,6 @@ RESTART_SOON = "[Service]\nRestartSec=200ms\n"
 @pytest.fixture(scope="module")
 def observatory(docker_engine: Engine) -> Iterator[ArcsecondStack]:
     """Return a running stack."""
-    try:
-        images.systemd(docker_engine)
-    except EngineUnavailable as error:
-        require("docker", str(error))
     with ArcsecondStack(docker_engine, 16) as stack:
         yield stack
 
@@ -43,16 +37,8 @@ def observatory(docker_engine: Engine) -> Iterator[ArcsecondStack]:
 @pytest.fixture(scope="module")
 def systemd_host(docker_engine: Engine, observatory: ArcsecondStack) -> Iterator[SystemdHost]:
     """Return a host with real systemd."""
-    host = SystemdHost(docker_engine, mounts=[observatory.directory])
-    try:
-        host.start()
-    except CommandFailed as error:
-        host.close()
-        require("systemd", f"no container with systemd boots here: {error}")
-    try:
+    with booted(docker_engine, observatory.directory) as host:
         yield host
-    finally:
-        host.close()
 
 
 @pytest.fixture(scope="module")
