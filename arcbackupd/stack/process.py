@@ -36,11 +36,15 @@ from arcbackupd.stack.descriptors import (
     process_file,
     written,
 )
+from arcbackupd.stack.starting import StartLimit
 
 OUTPUT_LIMIT = 16 << 20
 """Bytes of output that a program run to its end may have; those that have more are streamed."""
 ERROR_LIMIT = 64 << 10
 """Bytes that are read of what a program says to its error output: the last ones."""
+START_SECONDS = 15
+"""Seconds that a program may take to become one; tried once more, as nothing of it has run."""
+_STARTS = 2
 _REAP_SECONDS = 5
 _MUCH = PIPE_SIZE // 2
 _DRAIN_MILLISECONDS = 2
@@ -304,24 +308,44 @@ def _start(command: Command, stdin: int, stdout: int, stderr: int) -> sh.Running
         raise _not_installed(command.argv[0])
     if command.cwd and not (Path(command.cwd).is_dir() and os.access(command.cwd, os.X_OK)):
         raise _not_started(command)  # sh would leak two descriptors on finding out by itself
-    try:
-        process: sh.RunningCommand = sh.Command(
-            program
-        )(  # type: ignore[call-overload]  # its hints lack descriptors for _in
-            *command.argv[1:],
-            _in=stdin,
-            _out=stdout,
-            _err=stderr,
-            _env=_environment(command),
-            _cwd=command.cwd,
-            _bg=True,
-            _bg_exc=False,
-            _new_session=True,
-            _ok_code=_ANY_STATUS,
-        )
-    except (sh.ForkException, OSError):  # its text is a traceback
-        raise _not_started(command) from None
-    return process
+    for _ in range(_STARTS):
+        process = _start_once(command, program, stdin, stdout, stderr)
+        if process is not None:
+            return process
+    raise _start_hung(command)
+
+
+def _start_once(command: Command, program: str, stdin: int, stdout: int, stderr: int) -> sh.RunningCommand | None:
+    """Start it; None when it had to be killed before it was the program."""
+    process: sh.RunningCommand | None = None
+    with StartLimit(START_SECONDS) as limit:
+        try:
+            process = sh.Command(
+                program
+            )(  # type: ignore[call-overload]  # its hints lack descriptors for _in
+                *command.argv[1:],
+                _in=stdin,
+                _out=stdout,
+                _err=stderr,
+                _env=_environment(command),
+                _cwd=command.cwd,
+                _bg=True,
+                _bg_exc=False,
+                _new_session=True,
+                _ok_code=_ANY_STATUS,
+            )
+        except (sh.ForkException, OSError):  # its text is a traceback
+            raise _not_started(command) from None
+        except ValueError:  # what was killed had not yet told sh its session
+            if not limit.killed:
+                raise
+    if not limit.killed:
+        return process
+    if process is not None:
+        process.wait()
+    else:
+        os.waitpid(limit.killed[0], 0)
+    return None
 
 
 def _environment(command: Command) -> dict[str, str]:
@@ -359,6 +383,12 @@ def _not_started(command: Command) -> OperationFailed:
     place = f" in {command.cwd}" if command.cwd else ""
     hint = "The program, what interprets it and its directory must be there, and open to the daemon's user."
     return OperationFailed("not-started", f"{_name(command)} can't be started{place}.", hint=hint)
+
+
+def _start_hung(command: Command) -> TimedOut:
+    hint = "The host is overloaded, or the daemon is stuck: `systemctl restart arcbackupd` starts it afresh."
+    took = f"{_STARTS} times {START_SECONDS:g} s"
+    return TimedOut("start-hung", f"{_name(command)} did not begin to run in {took}; nothing of it ran.", hint=hint)
 
 
 def _name(command: Command) -> str:

@@ -251,6 +251,71 @@ def test_what_is_in_the_environment_is_neither_logged_nor_shown(caplog: pytest.L
     assert SECRET not in repr(Command(("x",), {"PGPASSWORD": SECRET}))
 
 
+# Stuck on its way to the program
+
+
+@pytest.fixture(scope="module")
+def stuck_forks() -> list[str]:
+    """Each entry makes the next fork of this process stop for ever before it is a program, at that place."""
+    places: list[str] = []
+
+    def in_child() -> None:
+        if places:
+            if places[0] == "late":  # when sh has been told the session
+                os.listdir = lambda _path=".": signal.pause()  # type: ignore[assignment]
+            else:
+                signal.pause()
+
+    def in_parent() -> None:
+        if places:
+            del places[0]
+
+    os.register_at_fork(after_in_child=in_child, after_in_parent=in_parent)
+    return places
+
+
+@pytest.mark.parametrize("place", ["early", "late"])
+def test_a_fork_that_never_becomes_the_program_is_killed_and_tried_again(
+    stuck_forks: list[str], place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("arcbackupd.stack.process.START_SECONDS", 0.5)
+    before = children()
+    stuck_forks.append(place)
+    assert run(sh("echo out"), timeout=20).output == b"out\n"
+    stuck_forks.append(place)
+    with Stream(sh("echo out")) as stream:
+        assert read_all(stream) == b"out\n"
+    wait_until(lambda: set(children()) <= set(before), "the end of the processes")
+
+
+@pytest.mark.parametrize("place", ["early", "late"])
+def test_a_program_that_never_begins_is_an_error(
+    stuck_forks: list[str], place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("arcbackupd.stack.process.START_SECONDS", 0.5)
+    before = children()
+    stuck_forks.extend([place, place])
+    with pytest.raises(TimedOut) as caught:
+        run(sh("echo out"), timeout=20)
+    assert caught.value.code == "start-hung"
+    assert caught.value.message == "sh did not begin to run in 2 times 0.5 s; nothing of it ran."
+    wait_until(lambda: set(children()) <= set(before), "the end of the processes")
+
+
+def test_a_fork_that_is_stuck_does_not_hold_up_the_others_for_longer(
+    stuck_forks: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds the pipes open by which those learn that their programs run."""
+    monkeypatch.setattr("arcbackupd.stack.process.START_SECONDS", 1)
+    stuck_forks.append("early")
+    threads = [threading.Thread(target=run, args=(sh("exit 0"),), kwargs={"timeout": 20}) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert not any(thread.is_alive() for thread in threads)
+
+
 # Streamed
 
 
