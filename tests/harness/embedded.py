@@ -1,6 +1,7 @@
 """A throwaway PostgreSQL without Docker, for integration tests: the very one of `arcbackupd demo`."""
 
-from arcbackupd.demo.server import WHEELS, EmbeddedPostgres, EmbeddedPostgresError, find_installation
+from arcbackupd.demo.server import EmbeddedPostgres
+from arcbackupd.demo.wheels import WHEELS, EmbeddedPostgresError, find_installation
 
 __all__ = ["EmbeddedPostgres", "EmbeddedPostgresError", "available_majors", "find_installation"]
 

@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from arcbackupd.demo.server import EmbeddedPostgresError, Installation, find_installation
+from arcbackupd.demo.wheels import EmbeddedPostgresError, Installation, find_installation
 from tests.harness.engine import LABEL, Engine, EngineUnavailable, docker, podman, work_dir
 from tests.harness.process import exclusive, run
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from arcbackupd.demo.server import Installation as PostgresFiles
+from arcbackupd.demo.wheels import Installation as PostgresFiles
 from arcbackupd.operations.restore import services
 from arcbackupd.postgres import databases as sql
 from tests.harness.embedded import EmbeddedPostgres
