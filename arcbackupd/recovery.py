@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from arcbackupd.daemon import host_id
 from arcbackupd.dumps.catalogue import Catalogue
 from arcbackupd.errors import ArcbackupdError, OperationFailed, Refused, UsageError
+from arcbackupd.installation import read_installation
 from arcbackupd.operations.backups import Backups
 from arcbackupd.operations.cancellation import Cancellation
 from arcbackupd.operations.database import Database
@@ -37,7 +38,6 @@ from arcbackupd.settings import (
     DestinationTable,
     Settings,
     load_settings,
-    read_installation,
     validation_reasons,
 )
 from arcbackupd.stack import open_engine

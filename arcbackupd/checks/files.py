@@ -11,10 +11,11 @@ from pathlib import Path
 from arcbackupd.checks import Verdict, failed, ok, skipped, warning
 from arcbackupd.checks.subject import Subject
 from arcbackupd.errors import ArcbackupdError
+from arcbackupd.installation import read_installation
 from arcbackupd.operations.backups_dir import ROOM_BESIDE_A_DUMP, check_shared_path, disk_error
 from arcbackupd.operations.offhost.offhost import load as load_destinations
 from arcbackupd.scheduling import check_jobs
-from arcbackupd.settings import load_settings, read_installation
+from arcbackupd.settings import load_settings
 
 PLENTY = 24
 """So many more dumps, a day's, should always fit."""

@@ -8,9 +8,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from arcbackupd.dumps.catalogue import Backup
+from arcbackupd.installation import Installation, read_installation
 from arcbackupd.log import redact
 from arcbackupd.operations.database import Database
-from arcbackupd.settings import Installation, Settings, read_installation
+from arcbackupd.settings import Settings
 from arcbackupd.stack import Engine
 
 

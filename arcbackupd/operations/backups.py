@@ -20,6 +20,7 @@ from arcbackupd.dumps.reference import resolve
 from arcbackupd.dumps.retention import Policy
 from arcbackupd.dumps.writer import DirectoryLock, sweep_partials
 from arcbackupd.errors import ArcbackupdError
+from arcbackupd.installation import Installation, read_installation
 from arcbackupd.log import failure, get_logger, redact
 from arcbackupd.messages import MessageId
 from arcbackupd.operations.anomalies import Anomalies, flagged
@@ -34,7 +35,7 @@ from arcbackupd.operations.prune import PruneOutcome, RetentionPlan, logged, pla
 from arcbackupd.operations.queue import GIVING_WAY, Operation, OperationQueue, Priority
 from arcbackupd.operations.take import TakeContext, TakeOutcome, take
 from arcbackupd.operations.verify import Verified, verify_file
-from arcbackupd.settings import Installation, Settings, read_installation
+from arcbackupd.settings import Settings
 from arcbackupd.stack import Engine
 
 _PRIORITIES = {Reason.BOOT: Priority.BOOT, Reason.MANUAL: Priority.MANUAL, Reason.SCHEDULED: Priority.SCHEDULED}

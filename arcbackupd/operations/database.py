@@ -10,9 +10,9 @@ from datetime import timedelta
 
 from arcbackupd import postgres
 from arcbackupd.errors import ArcbackupdError, OperationFailed
+from arcbackupd.installation import Installation
 from arcbackupd.niceness import NORMAL, Niceness
 from arcbackupd.operations.cancellation import Cancellation
-from arcbackupd.settings import Installation
 from arcbackupd.stack import Engine
 from arcbackupd.stack.process import Command, Dialogue, Finished, Output, run
 

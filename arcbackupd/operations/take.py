@@ -26,6 +26,7 @@ from arcbackupd.dumps.writer import (
     make_durable,
 )
 from arcbackupd.errors import ArcbackupdError, OperationFailed
+from arcbackupd.installation import Installation
 from arcbackupd.niceness import NORMAL, Niceness
 from arcbackupd.operations.backups_dir import check_room, disk_error, file_rights, locked, prepare_directory
 from arcbackupd.operations.before import BootDump
@@ -35,7 +36,6 @@ from arcbackupd.operations.events import Notice, Progress, Step, Steps
 from arcbackupd.operations.yielding import yielding
 from arcbackupd.postgres import DUMP_APPLICATION
 from arcbackupd.settings import Dump as DumpSettings
-from arcbackupd.settings import Installation
 from arcbackupd.stack.process import Finished, Output
 
 _PROGRESS_SECONDS = 0.25

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from arcbackupd.checks.host import SERVICE, SOCKET
-from arcbackupd.settings import read_installation
+from arcbackupd.installation import read_installation
 from arcbackupd.setup.config_text import Value, explicit, with_settings
 from arcbackupd.setup.drop_in import wanted_text
 from arcbackupd.setup.first_backup import Diagnose, FirstBackup

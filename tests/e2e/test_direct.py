@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from arcbackupd.installation import read_installation
 from arcbackupd.niceness import NORMAL
 from arcbackupd.operations.database import Database
 from arcbackupd.settings import Engine as EngineSettings
-from arcbackupd.settings import read_installation
 from arcbackupd.stack.containers import ContainerEngine
 from tests.e2e.conftest import tidied
 from tests.e2e.restoring import Quick

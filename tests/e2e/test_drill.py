@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from arcbackupd.dumps.manifest import Contents
+from arcbackupd.installation import read_installation
 from arcbackupd.operations.cancellation import Cancellation
 from arcbackupd.operations.drill.notes import Notes
 from arcbackupd.operations.drill.scratch import InContainer
 from arcbackupd.operations.events import Steps
 from arcbackupd.operations.restore.server import Server
 from arcbackupd.settings import Engine as EngineSettings
-from arcbackupd.settings import read_installation
 from arcbackupd.stack.containers import ContainerEngine
 from arcbackupd.stack.throwaway import LABEL
 from tests.e2e.restoring import BY_HAND, FOREIGN, NEW, Quick, call, inserted, with_manifest

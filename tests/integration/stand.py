@@ -13,6 +13,7 @@ import pytest
 from arcbackupd.dumps.catalogue import Catalogue
 from arcbackupd.dumps.manifest import Reason
 from arcbackupd.errors import ArcbackupdError
+from arcbackupd.installation import Installation, read_installation
 from arcbackupd.operations.backups import Backups
 from arcbackupd.operations.cancellation import Cancellation, Cancelled
 from arcbackupd.operations.events import Event, Step
@@ -25,7 +26,7 @@ from arcbackupd.operations.restore.report import Report
 from arcbackupd.operations.restore.server import Server
 from arcbackupd.operations.restores import Restores
 from arcbackupd.postgres import databases as sql
-from arcbackupd.settings import Installation, load_settings, read_installation
+from arcbackupd.settings import load_settings
 from arcbackupd.stack import open_engine
 from tests.harness.embedded import EmbeddedPostgres, available_majors
 from tests.integration.test_take import fingerprint

@@ -23,13 +23,14 @@ from arcbackupd.dumps.manifest import Reason
 from arcbackupd.dumps.retention import Policy
 from arcbackupd.dumps.writer import DirectoryLock
 from arcbackupd.errors import OperationFailed
+from arcbackupd.installation import Installation, read_installation
 from arcbackupd.operations.cancellation import Cancellation, Cancelled
 from arcbackupd.operations.database import Database
 from arcbackupd.operations.events import Event, Progress, Step, Steps
 from arcbackupd.operations.prune import PruneOutcome, prune
 from arcbackupd.operations.take import TakeContext, TakeOutcome, take
 from arcbackupd.operations.verify import Verified, verify_file
-from arcbackupd.settings import Dump, Engine, Installation, LocalEngine, read_installation
+from arcbackupd.settings import Dump, Engine, LocalEngine
 from arcbackupd.stack import open_engine
 from tests.harness.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from tests.harness.process import wait_until

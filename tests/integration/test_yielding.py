@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from arcbackupd import postgres
+from arcbackupd.installation import read_installation
 from arcbackupd.operations.cancellation import GAVE_WAY, Cancellation, Cancelled
 from arcbackupd.operations.database import Database
 from arcbackupd.operations.yielding import yielding
-from arcbackupd.settings import Engine, LocalEngine, read_installation
+from arcbackupd.settings import Engine, LocalEngine
 from arcbackupd.stack import open_engine
 from tests.harness.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from tests.harness.process import wait_until

@@ -28,7 +28,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("operations",),
     ("destinations",),
     ("stack",),
-    ("settings",),
+    ("settings", "installation"),
     ("postgres",),
     ("dumps",),
     ("plugins",),

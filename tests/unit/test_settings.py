@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 from arcbackupd.durations import parse_duration
 from arcbackupd.errors import ArcbackupdError, OperationFailed, UsageError
+from arcbackupd.installation import Installation, read_installation
 from arcbackupd.jobs.discard import DiscardJob
 from arcbackupd.jobs.drill import DrillJob
 from arcbackupd.jobs.dump import DumpJob
@@ -27,12 +28,10 @@ from arcbackupd.settings import (
     CONFIG_VARIABLE,
     DEFAULT_CONFIG,
     Engine,
-    Installation,
     LocalEngine,
     Settings,
     config_path,
     load_settings,
-    read_installation,
 )
 
 SECRET = "hunter2-S3cr3t"

@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from arcbackupd.dumps.catalogue import Backup
 from arcbackupd.errors import ArcbackupdError, OperationFailed
+from arcbackupd.installation import Installation
 from arcbackupd.log import get_logger, redact
 from arcbackupd.operations.cancellation import Cancellation
 from arcbackupd.operations.drill.notes import Made, Notes
@@ -19,7 +20,6 @@ from arcbackupd.operations.events import Step, Steps
 from arcbackupd.operations.restore.loading import run_script
 from arcbackupd.operations.restore.server import Server
 from arcbackupd.postgres import databases as sql
-from arcbackupd.settings import Installation
 from arcbackupd.stack.throwaway import Throwaways
 
 PREFIX = "arcbackupd_drill_"

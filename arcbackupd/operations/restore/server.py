@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from arcbackupd.errors import ArcbackupdError
+from arcbackupd.installation import Installation
 from arcbackupd.operations.cancellation import Cancellation
 from arcbackupd.operations.database import Database
 from arcbackupd.postgres import DUMP_APPLICATION, LOAD_APPLICATION
 from arcbackupd.postgres import databases as sql
 from arcbackupd.postgres.databases import Properties
-from arcbackupd.settings import Installation
 from arcbackupd.stack import Engine
 
 _LONG_SECONDS = 600
