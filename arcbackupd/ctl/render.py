@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from arcbackupd.ctl.words import clean, duration, moment, paragraph, plural, since, size
+from arcbackupd.ctl.words import clean, duration, moment, paragraph, plural, since, size, wrapped
 
 Row = dict[str, Any]
+Fact = tuple[str, str | None] | tuple[str, str | None, str | None]
+"""A label, what is known, and its colour."""
 _TABLES_SHOWN = 20
 _LINES = 3  # of the last column, for one row
 _LAST_COLUMN = 24  # characters that the last column should have before whole columns are left out for it
+_NARROWEST = 16  # characters without which the last column goes below the others
+_BELOW = 4  # how far it is indented there
+_LABEL = 11
 COLORS = {
     "compatible": "green",
     "older-snapshot": "yellow",
@@ -50,13 +54,16 @@ def table(
     titles = [column.title for column in columns]
     widths = [max(map(len, cells)) for cells in zip(titles, *rows, strict=True)]
     *kept, last = _fitting(columns, widths, screen.width)
-    room = screen.width - sum(widths[i] + 2 for i in kept)
+    beside = sum(widths[i] + 2 for i in kept)
+    below = screen.width - beside < min(widths[last], _NARROWEST)
+    indent = " " * (_BELOW if below else beside)
 
     def line(cells: Sequence[str], color: str | None) -> str:
         padded = [cells[i].rjust(widths[i]) if columns[i].right else cells[i].ljust(widths[i]) for i in kept]
-        first, *more = textwrap.wrap(cells[last], max(room, 8), max_lines=_LINES, placeholder="…") or [""]
-        indent = " " * (screen.width - room)
-        lines = ["  ".join([*padded, screen.paint(first, color)]), *(indent + screen.paint(m, color) for m in more)]
+        room = max(screen.width - len(indent), 8)
+        last_lines = wrapped(cells[last], room, max_lines=_LINES, placeholder="…")
+        first = screen.paint(last_lines.pop(0), color) if last_lines and not below else ""
+        lines = ["  ".join([*padded, first]), *(indent + screen.paint(text, color) for text in last_lines)]
         return "\n".join(line.rstrip() for line in lines)
 
     return "\n".join(map(line, [titles, *rows], [None, *colors]))
@@ -104,10 +111,10 @@ def badge_color(row: Row) -> str | None:
 _BACKUP_COLUMNS = (
     Column("#", right=True),
     Column("NAME"),
-    Column("TIME (UTC)", rank=3),
+    Column("TIME (UTC)", rank=4),
     Column("AGE", rank=1),
-    Column("SIZE", rank=1, right=True),
-    Column("REASON", rank=2),
+    Column("SIZE", rank=2, right=True),
+    Column("REASON", rank=3),
     Column("STATUS"),
 )
 
@@ -131,7 +138,7 @@ def _no_backups(reply: Row, screen: Screen) -> str:
     first = "No backups yet" + (f" in {clean(reply['directory'])}." if reply.get("directory") else ".")
     then = "Take one now: arcbackupctl backup. When the next is due: arcbackupctl jobs."
     notice = [paragraph(reply["notice"], screen.width)] if reply.get("notice") else []
-    return "\n".join([first, paragraph(then, screen.width), *notice])
+    return "\n".join([paragraph(first, screen.width), paragraph(then, screen.width), *notice])
 
 
 def inspection(reply: Row, screen: Screen) -> str:
@@ -148,11 +155,11 @@ def inspection(reply: Row, screen: Screen) -> str:
 
 
 def _facts(row: Row, screen: Screen) -> str:
-    facts: list[tuple[str, object]] = [
-        ("Status", screen.paint(badge(row), badge_color(row))),
+    known: list[Fact] = [
+        ("Status", badge(row), badge_color(row)),
         ("Taken", _taken(row, screen)),
         ("Boot", _before(row)),
-        ("Drill", _drilled(row.get("drill"), screen)),
+        ("Drill", *_drilled(row.get("drill"), screen)),
         ("Size", _sizes(row)),
         ("Migrations", None if row["migrations"] is None else f"{plural(row['migrations'], 'migration')} recorded"),
         ("Contents", _contents(row)),
@@ -169,7 +176,18 @@ def _facts(row: Row, screen: Screen) -> str:
         ("SHA-256", f"{clean(row['sql_sha256'])} (of the SQL)" if row["sql_sha256"] else None),
         ("Content", clean(row["content_sha256"]) if row["content_sha256"] else None),
     ]
-    return "\n".join(f"  {label:<11}{value}" for label, value in facts if value)
+    return facts(known, screen)
+
+
+def facts(known: Sequence[Fact], screen: Screen) -> str:
+    """Labels with what is known, in lines no wider than the screen; but what is a single word stays one."""
+    return "\n".join(_fact(*fact, screen=screen) for fact in known if fact[1])
+
+
+def _fact(label: str, value: str, color: str | None = None, *, screen: Screen) -> str:
+    lines = wrapped(value, max(screen.width - _LABEL - 2, 20), break_long_words=False)
+    indent = "\n" + " " * (_LABEL + 2)
+    return f"  {label:<{_LABEL}}" + indent.join(screen.paint(line, color) for line in lines)
 
 
 def _taken(row: Row, screen: Screen) -> str:
@@ -186,13 +204,13 @@ def _before(row: Row) -> str | None:
     return None
 
 
-def _drilled(drill: Row | None, screen: Screen) -> str | None:
+def _drilled(drill: Row | None, screen: Screen) -> tuple[str | None, str | None]:
     if drill is None:
-        return None
+        return None, None
     when = f"{moment(drill['drilled_at'])} UTC ({since(drill['drilled_at'], screen.now)})"
     if drill["outcome"] == "proved":
-        return f"proved restorable {when}, in {duration(drill['duration_s'])}"
-    return screen.paint(clean(f"failed {when}: {drill['problem']}"), "red")
+        return f"proved restorable {when}, in {duration(drill['duration_s'])}", None
+    return f"failed {when}: {drill['problem']}", "red"
 
 
 def _sizes(row: Row) -> str:
@@ -227,7 +245,9 @@ def anomalies(sentences: Sequence[str], screen: Screen) -> str:
     if not sentences:
         return ""
     title = "Flagged, for what it lost against the backups before it:"
-    return "\n".join([screen.paint(title, "yellow"), *(f"  ! {clean(text)}" for text in sentences)])
+    return "\n".join(
+        [screen.paint(title, "yellow"), *(paragraph(f"! {text}", screen.width, "  ") for text in sentences)]
+    )
 
 
 def _rows_per_table(row: Row) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from arcbackupd.ctl.render import COLORS, Row, Screen
+from arcbackupd.ctl.render import COLORS, Fact, Row, Screen, facts
 from arcbackupd.ctl.words import clean, duration, moment, paragraph, plural, since
 
 RESTORES = ("restore", "rollback")
@@ -20,7 +20,12 @@ def standing(plan: Row, *, force: bool) -> list[Row]:
 
 def plan(plan: Row, screen: Screen, *, force: bool = False) -> str:
     """What a restore or a rollback is about to do; refusals that stand are the error after it, and not in it."""
-    parts = [_what(plan), _facts(plan, screen), _migrations(plan), *_warnings(plan, screen)]
+    parts = [
+        paragraph(_what(plan), screen.width),
+        _facts(plan, screen),
+        _migrations(plan, screen),
+        *_warnings(plan, screen),
+    ]
     overridden = [refusal for refusal in plan["refusals"] if force and refusal["forced"]]
     parts += [_warning(f"{refusal['message']} --force overrides this.", screen) for refusal in overridden]
     return "\n\n".join(part for part in parts if part)
@@ -42,20 +47,19 @@ def _what(plan: Row) -> str:
 
 def _facts(plan: Row, screen: Screen) -> str:
     rollback, taken = plan["kind"] == "rollback", plan["taken_at"]
-    facts = [
+    known: list[Fact] = [
         ("As of" if rollback else "Taken", f"{moment(taken)} UTC ({since(taken, screen.now)})"),
-        ("Snapshot", clean(plan["name"]) if rollback and plan["name"] else None),
-        ("Status", _status(plan, screen)),
+        ("Snapshot", plan["name"] if rollback else None),
+        ("Status", *_status(plan)),
         ("In place", "without a second copy beside the database" if plan["in_place"] else None),
         ("Services", _stopping(plan)),
     ]
-    return "\n".join(f"  {label:<11}{value}" for label, value in facts if value)
+    return facts(known, screen)
 
 
-def _status(plan: Row, screen: Screen) -> str | None:
-    if not plan["status"]:
-        return None
-    return screen.paint(clean(plan["status"].replace("-", " ")), COLORS.get(plan["status"]))
+def _status(plan: Row) -> tuple[str | None, str | None]:
+    status = plan["status"]
+    return (status.replace("-", " "), COLORS.get(status)) if status else (None, None)
 
 
 def _stopping(plan: Row) -> str:
@@ -63,12 +67,12 @@ def _stopping(plan: Row) -> str:
     return f"those that use the database stop {lasts}, and are started again"
 
 
-def _migrations(plan: Row) -> str:
+def _migrations(plan: Row, screen: Screen) -> str:
     names = plan["migrations"]
     if not names:
         return ""
     title = f"The backend will apply {plural(len(names), 'migration')} by itself to what comes back:"
-    return "\n".join([title, *(f"  + {clean(name)}" for name in names)])
+    return "\n".join([paragraph(title, screen.width), *(f"  + {clean(name)}" for name in names)])
 
 
 def _warnings(plan: Row, screen: Screen) -> Iterator[str]:
@@ -103,10 +107,11 @@ def _steps(steps: Sequence[Row]) -> str:
 def report(report: Row, screen: Screen) -> str:
     """How it ended, and the ways from here."""
     good = report["outcome"] in DONE and not report["problem"]
-    lines = [screen.paint(_outcome(report), "green" if good else "red")]
+    lines = [screen.paint(paragraph(_outcome(report), screen.width), "green" if good else "red")]
     if report["downtime_s"] is not None:
         lines.append(f"Services were down for {duration(report['downtime_s'])}.")
-    lines += _replaced(report) if report["outcome"] in DONE else []
+    if report["outcome"] in DONE:
+        lines += [paragraph(line, screen.width) for line in _replaced(report)]
     return "\n".join([*lines, *trouble(report, screen)])
 
 
@@ -150,8 +155,8 @@ def last_problem(report: Row | None, screen: Screen) -> str:
     """The last restore or rollback, in ``status``: only when there is something to say about it."""
     if report is None or (report["outcome"] in DONE and not report["problem"]):
         return ""
-    when = f"The last {clean(report['kind'])}, {since(report['finished_at'], screen.now)}:"
-    return "\n".join([f"{when} {screen.paint(_outcome(report), 'red')}", *trouble(report, screen)])
+    text = f"The last {report['kind']}, {since(report['finished_at'], screen.now)}: {_outcome(report)}"
+    return "\n".join([screen.paint(paragraph(text, screen.width), "red"), *trouble(report, screen)])
 
 
 def kept(replaced: Sequence[Row], screen: Screen) -> str:
@@ -162,9 +167,9 @@ def kept(replaced: Sequence[Row], screen: Screen) -> str:
 def _kept(row: Row, screen: Screen) -> Iterator[str]:
     until = f"until {moment(row['keep_until'])} UTC" if row["keep_until"] else "until it is discarded by hand"
     replaced = f"replaced {since(row['replaced_at'], screen.now)}"
-    yield f"Kept for arcbackupctl rollback: {clean(row['database'])}, {replaced}, {until}."
+    yield paragraph(f"Kept for arcbackupctl rollback: {row['database']}, {replaced}, {until}.", screen.width)
     if row["snapshot"]:
-        yield f"  The backup {clean(row['snapshot'])} holds the same."
+        yield paragraph(f"The backup {row['snapshot']} holds the same.", screen.width, "  ")
     else:
         yield screen.paint("  No backup holds the same.", "yellow")
     if row["problem"]:

@@ -40,7 +40,10 @@ def status(reply: Row, screen: Screen) -> str:
 
 
 def _first_line(reply: Row, screen: Screen) -> str:
-    return f"{screen.paint(answer(reply), COLORS.get(reply['state']))} {last_good(reply['last_good'])}"
+    said = answer(reply)
+    text = paragraph(f"{said} {last_good(reply['last_good'])}", screen.width)
+    # On a screen so narrow that the answer itself goes over two lines it has no colour.
+    return text.replace(said, screen.paint(said, COLORS.get(reply["state"])), 1)
 
 
 def answer(reply: Row) -> str:
@@ -80,7 +83,8 @@ def _around(reply: Row, screen: Screen) -> str:
     if database := reply.get("database"):
         version, length = database.get("server_version"), database.get("size")
         known = [f"PostgreSQL {version}" if version else "", size(length) if length is not None else ""]
-        lines.append(clean("Database: " + ", ".join(filter(None, [database.get("name"), *known]))))
+        told = ", ".join(filter(None, [database.get("name"), *known]))
+        lines.append(paragraph(f"Database: {told}", screen.width))
     if reply["retention"]["frozen"]:
         lines.append(paragraph(f"Retention holds still: {reply['retention']['frozen']}", screen.width))
     return "\n".join(lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from datetime import UTC, datetime
+from typing import Any
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 _AGES = ((86400 * 365.25, "year"), (86400 * 30.44, "month"), (86400 * 7, "week"), (86400, "day"))
@@ -19,8 +20,12 @@ def clean(value: object) -> str:
 
 def paragraph(value: object, width: int, indent: str = "") -> str:
     """A text as lines of at most ``width``; line breaks and runs of spaces in it don't count."""
-    words = clean(" ".join(str(value).split()))
-    return textwrap.fill(words, max(width, 20), initial_indent=indent, subsequent_indent=indent)
+    return "\n".join(indent + line for line in wrapped(" ".join(str(value).split()), max(width, 20) - len(indent)))
+
+
+def wrapped(value: object, width: int, **how: Any) -> list[str]:
+    """A text in lines. Names, paths and options keep their hyphens, for they are there to be copied."""
+    return textwrap.wrap(clean(value), width, break_on_hyphens=False, **how)
 
 
 def plural(count: int, noun: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,12 +10,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arcbackupd.ctl import render, render_status, words
+from arcbackupd.ctl import render, render_restore, render_status, words
 from arcbackupd.ctl.render import Column, Screen
-from tests.unit.control_service import backup_row, inspection_row, job_row, status_reply
+from tests.unit.control_service import (
+    backup_row,
+    drill,
+    inspection_row,
+    job_row,
+    replaced_row,
+    restore_plan,
+    restore_report,
+    status_reply,
+)
 
 NOW = datetime(2026, 1, 2, 12, 23, 30, tzinfo=UTC)
 WIDE = Screen(NOW, 10_000, lambda text, _: text)
+
+
+def screen(width: int) -> Screen:
+    """A screen of that width, without colours."""
+    return Screen(NOW, width, lambda text, _: text)
 
 
 @given(st.text())
@@ -129,19 +144,57 @@ COLUMNS = (Column("#", right=True), Column("NAME"), Column("AGE", 1), Column("WH
     st.integers(100, 300),
 )
 def test_no_line_of_a_table_is_wider_than_the_screen(rows: list[tuple[str, ...]], width: int) -> None:
-    screen = Screen(NOW, width, lambda text, _: text)
-    lines = render.table(COLUMNS, rows, [None] * len(rows), screen).split("\n")
+    lines = render.table(COLUMNS, rows, [None] * len(rows), screen(width)).split("\n")
     assert all(len(line) <= width for line in lines)
     assert len(lines) > len(rows)
 
 
 def test_of_a_table_too_wide_the_least_important_columns_go() -> None:
     rows = [["1", "name", "23 min ago", "scheduled", "incompatible (-1 not in code)"]]
-    shown = [
-        render.table(COLUMNS, rows, [None], Screen(NOW, width, lambda text, _: text)).split("\n")[0].split()
-        for width in (80, 50, 36)
-    ]
+    shown = [render.table(COLUMNS, rows, [None], screen(width)).split("\n")[0].split() for width in (80, 50, 36)]
     assert shown == [["#", "NAME", "AGE", "WHY", "STATUS"], ["#", "NAME", "AGE", "STATUS"], ["#", "NAME", "STATUS"]]
+
+
+def test_where_little_room_is_left_the_last_column_goes_below_the_others() -> None:
+    reply = {"backups": [backup_row(kind="pre-restore", name="pre-restore-20260102-120000.sql.gz")]}
+    assert render.backups(reply, screen(40)).split("\n") == [
+        "#  NAME",
+        "    STATUS",
+        "1  pre-restore-20260102-120000.sql.gz",
+        "    compatible",
+    ]
+
+
+def test_on_an_ordinary_terminal_the_list_tells_ages() -> None:
+    rows = [backup_row(3, status="older-snapshot", only_in_code=["a.1"], name="pre-restore-20260102-120000.sql.gz")]
+    assert "23 min ago" in render.backups({"backups": rows}, screen(80))
+
+
+def test_what_may_be_copied_is_not_cut_at_its_hyphens() -> None:
+    hint = "Say which: arcbackupctl restore backup-20260102-120000.sql.gz --create-missing-roles"
+    for width in range(35, 80):
+        text = words.paragraph(hint, width)
+        assert "backup-20260102-120000.sql.gz" in text
+        assert "--create-missing-roles" in text
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_no_line_of_status_or_of_a_plan_is_wider_than_the_screen(width: int) -> None:
+    drills = {"last": drill(), "proved": drill()}
+    failed = restore_report(outcome="undone", problem="The load failed at line 3.")
+    reply = status_reply(replaced=[replaced_row()], drills=drills, restore=failed)
+    for text in (
+        render_status.status(reply, screen(width)),
+        render_restore.plan(restore_plan(), screen(width)),
+        render_restore.report(restore_report(), screen(width)),
+    ):
+        assert max(map(len, text.split("\n"))) <= width
+
+
+def test_facts_are_wrapped_behind_their_labels_but_paths_are_not() -> None:
+    text = render.inspection({"backup": inspection_row(status="broken", problem="cut " * 20)}, screen(60))
+    assert re.search("^  Status     broken .*cut\n {13}cut", text, re.MULTILINE)
+    assert "  File       /srv/data/db_backups/backup-20260102-120000.sql.gz\n" in text
 
 
 def test_inspecting_tells_everything_that_is_known() -> None:
