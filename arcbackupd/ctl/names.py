@@ -31,6 +31,11 @@ def alarm_names(context: click.Context, _: click.Parameter, incomplete: str) -> 
     return _beginning(incomplete, _names(context, "Status", "alarms"))
 
 
+def destination_names(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """Names of destinations."""
+    return _beginning(incomplete, _names(context, "Status", "destinations"))
+
+
 def _beginning(incomplete: str, names: list[str]) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from arcbackupd.ctl import render_offhost
-from arcbackupd.ctl.names import references
+from arcbackupd.ctl.names import destination_names, references
 from arcbackupd.ctl.progress import follow
 from arcbackupd.ctl.session import Session, options
 from arcbackupd.errors import OperationFailed, UsageError
@@ -17,7 +17,7 @@ _IDENTITY_LIMIT = 32_768
 
 
 @click.command()
-@click.argument("destination", required=False)
+@click.argument("destination", required=False, shell_complete=destination_names)
 @click.option("--dry-run", is_flag=True, help="Only show what would be put there and removed.")
 @options
 @click.pass_obj
