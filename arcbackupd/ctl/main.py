@@ -27,6 +27,8 @@ _STATES = {"ok": 0, "warning": 1, "critical": 2}
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the client; return its exit status."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if sys.stdout is None:  # closed by a caller who only wants the exit status
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (for as long as this process)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 is no reason to fail
     session = Session()

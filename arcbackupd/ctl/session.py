@@ -15,7 +15,7 @@ import click
 from arcbackupd import __version__
 from arcbackupd.control.client import REPLY_SECONDS, Connection
 from arcbackupd.ctl.render import Screen
-from arcbackupd.ctl.words import clean
+from arcbackupd.ctl.words import clean, paragraph
 from arcbackupd.errors import ArcbackupdError, DaemonUnreachable, OperationFailed, Refused
 
 BROKEN_PIPE = 141  # as if ended by SIGPIPE: what reads us has gone, and nobody is told
@@ -41,9 +41,14 @@ class Session:
         return sys.stdout.isatty()
 
     @property
+    def on_dumb_terminal(self) -> bool:
+        """Whether what shows it takes it for text, whatever else is in it."""
+        return os.environ.get("TERM") == "dumb"
+
+    @property
     def colored(self) -> bool:
         """Whether to colour what is printed."""
-        return self.on_terminal and not self.no_color
+        return self.on_terminal and not self.no_color and not self.on_dumb_terminal
 
     @property
     def interactive(self) -> bool:
@@ -80,12 +85,15 @@ class Session:
             raise not_understood() from error
 
     def say(self, text: str) -> None:
-        """Print to stdout. When nobody reads any more, end quietly."""
+        """Print to stdout. When nobody reads any more, end quietly. Raise OperationFailed when there is no room."""
         try:
             click.echo(text, color=self.colored)
         except BrokenPipeError:
             quiet_stdout()
             raise click.exceptions.Exit(BROKEN_PIPE) from None
+        except OSError as error:
+            quiet_stdout()
+            raise OperationFailed("not-written", f"What is printed can't be written: {error.strerror}.") from None
 
     def screen(self) -> Screen:
         """What text is rendered for."""
@@ -120,8 +128,9 @@ class Session:
         if self.json:
             self.say(json.dumps({"error": error.as_dict()}))
         else:
-            hint = f"\n  hint: {clean(error.hint)}" if error.hint else ""
-            click.echo(f"arcbackupctl: {clean(error.message)}{hint}", err=True)
+            width = _columns() if sys.stderr.isatty() else _NO_LIMIT
+            hint = f"\n{paragraph(f'hint: {error.hint}', width, '  ')}" if error.hint else ""
+            click.echo(f"{paragraph(f'arcbackupctl: {error.message}', width)}{hint}", err=True)
         if self.is_status and not isinstance(error, DaemonUnreachable):
             return STATUS_UNKNOWN
         return error.exit_status

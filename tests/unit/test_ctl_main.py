@@ -23,6 +23,7 @@ from arcbackupd import __version__
 from arcbackupd.control import dispatch
 from arcbackupd.ctl import main as ctl
 from arcbackupd.ctl.session import Session
+from arcbackupd.ctl.watching import fitting
 from arcbackupd.errors import KINDS, ArcbackupdError, DaemonUnreachable, Refused
 from tests.unit.control_service import (
     Busybody,
@@ -456,6 +457,17 @@ def test_a_terminal_gets_colours_unless_they_are_unwanted(running: Running) -> N
     with on_terminal("list", "--no-color") as terminal:
         assert terminal.end() == 0
         assert "\x1b" not in terminal.text
+    with on_terminal("list", TERM="dumb") as terminal:
+        assert terminal.end() == 0
+        assert "\x1b" not in terminal.text
+
+
+def test_an_error_is_no_wider_than_the_terminal(running: Running) -> None:
+    running.service.error = Refused("some-code", "What happened is told at length. " * 9, hint="What to do. " * 9)
+    with on_terminal("list", columns=60) as terminal:
+        assert terminal.end() == 4
+    assert max(map(len, terminal.text.splitlines())) <= 60
+    assert "\n  hint: What to do." in terminal.text.replace("\r", "")
 
 
 def test_the_list_is_no_wider_than_the_terminal(running: Running) -> None:
@@ -507,6 +519,20 @@ def test_a_reader_that_goes_away_is_no_error_to_talk_about(running: Running, arg
     assert (done.returncode, done.stderr) == (141, b"")
 
 
+def test_what_is_printed_to_a_full_disk_is_told_in_a_sentence(running: Running) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(command("list"), stdout=full, stderr=subprocess.PIPE, cwd=ROOT, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr == b"arcbackupctl: What is printed can't be written: No space left on device.\n"
+
+
+def test_who_wants_the_exit_status_only_may_close_the_output(running: Running) -> None:
+    running.service.status_is = status_reply(state="critical")
+    script = ["sh", "-c", '"$@" >&-', "sh", *command("status")]
+    done = subprocess.run(script, stderr=subprocess.PIPE, cwd=ROOT, timeout=60)
+    assert (done.returncode, done.stderr) == (2, b"")
+
+
 def test_a_terminal_without_utf_8_is_no_reason_to_fail(running: Running) -> None:
     running.service.notice = "Größe …"
     env = {**os.environ, "PYTHONUTF8": "0", "PYTHONIOENCODING": "latin-1"}
@@ -553,6 +579,8 @@ def test_names_of_backups_and_jobs_are_completed_from_the_daemon(running: Runnin
     assert completed("arcbackupctl inspect backup-20260102-22", 2) == names[1:]
     assert completed("arcbackupctl jobs pause p", 3) == ["prune"]
     assert "check-config" in completed("arcbackupctl ch", 1)
+    running.service.status_is = status_reply(destinations=[{"name": "nas"}, {"name": "s3"}])
+    assert completed("arcbackupctl upload n", 2) == ["nas"]
 
 
 def test_completion_is_silent_and_quick_without_a_daemon_or_with_one_that_hangs(tmp_path: Path) -> None:
@@ -602,3 +630,21 @@ def test_on_a_terminal_it_is_shown_in_place_until_ctrl_c(running: Running, varia
         assert terminal.end() == 130
     assert terminal.text.count("\x1b[H") >= 2
     assert "Traceback" not in terminal.text
+
+
+def test_on_a_dumb_terminal_no_cursor_is_moved(running: Running) -> None:
+    with on_terminal("status", "--watch", TERM="dumb") as terminal:
+        terminal.read_until("Safe.")
+        running.service.status_is = status_reply(state="critical")
+        terminal.read_until("NOT SAFE.")
+        terminal.process.send_signal(signal.SIGINT)
+        assert terminal.end() == 130
+    assert "\x1b" not in terminal.text
+
+
+def test_the_answer_never_scrolls_off_a_small_screen() -> None:
+    lines = ["\x1b[32mSafe.\x1b[0m", "a" * 25, "b" * 20, "c"]
+    assert fitting(lines, columns=10, rows=4) == lines[:2]
+    assert fitting(lines, columns=10, rows=5) == lines[:2]
+    assert fitting(lines, columns=10, rows=6) == lines[:3]
+    assert fitting(lines, columns=2, rows=1) == lines[:1]

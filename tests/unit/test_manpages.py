@@ -146,7 +146,7 @@ def test_every_job_is_described_with_its_schedule_and_its_own_keys(pages: dict[s
 def test_every_environment_variable_that_is_read_is_described_and_no_other_is(pages: dict[str, str]) -> None:
     of_client = variables([PACKAGE / "ctl", PACKAGE / "control" / "client.py"])
     assert named(pages[CTL]) == {*of_client, "ARCBACKUPD_CONFIG"}
-    of_daemon = variables([PACKAGE]) - of_client | {"NO_COLOR"}
+    of_daemon = variables([PACKAGE]) - of_client | {"NO_COLOR", "TERM"}
     assert named(pages[DAEMON]) - {"ARCBACKUPD_SECTION__KEY"} == of_daemon
 
 
