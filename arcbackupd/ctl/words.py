@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
-_AGES = ((86400 * 365.25, "year"), (86400 * 30.44, "month"), (86400 * 7, "week"), (86400, "day"))
+_AGES = ((86400 * 365.25, "year"), (86400 * 30.44, "month"), (86400 * 7, "week"))
 
 
 def clean(value: object) -> str:
@@ -55,6 +55,8 @@ def duration(seconds: float | None) -> str:
     if minutes < 1:
         return f"{rest} s"
     hours, minutes = divmod(minutes, 60)
+    if hours >= 48:
+        return f"{hours // 24} days {hours % 24} h"
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
 
 
@@ -68,7 +70,8 @@ def ago(seconds: float) -> str:
         return f"{seconds // 60:.0f} min ago"
     if seconds < 86400:
         return f"{seconds // 3600:.0f} h ago"
-    length, noun = next((length, noun) for length, noun in _AGES if seconds >= length)
+    # From two of a unit on: "1 week" of what is nearly two would tell half of the truth about a backup.
+    length, noun = next((unit for unit in _AGES if seconds >= 2 * unit[0]), (86400, "day"))
     return plural(int(seconds // length), noun) + " ago"
 
 

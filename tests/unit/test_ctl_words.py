@@ -75,6 +75,7 @@ def test_sizes(count: float | None, text: str) -> None:
         (59.6, "1 min 00 s"),
         (125, "2 min 05 s"),
         (7380, "2 h 03 min"),
+        (280 * 3600 + 1140, "11 days 16 h"),
     ],
 )
 def test_durations(seconds: float, text: str) -> None:
@@ -91,8 +92,11 @@ def test_durations(seconds: float, text: str) -> None:
         (timedelta(hours=3, minutes=50), "3 h ago"),
         (timedelta(hours=25), "1 day ago"),
         (timedelta(days=6), "6 days ago"),
-        (timedelta(days=8), "1 week ago"),
+        (timedelta(days=13, hours=23), "13 days ago"),
+        (timedelta(days=15), "2 weeks ago"),
+        (timedelta(days=55), "7 weeks ago"),
         (timedelta(days=70), "2 months ago"),
+        (timedelta(days=700), "22 months ago"),
         (timedelta(days=800), "2 years ago"),
     ],
 )

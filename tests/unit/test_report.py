@@ -18,7 +18,7 @@ from arcbackupd.ctl.report.calendar import by_hour, cell
 from arcbackupd.ctl.report.chart import chart, scale
 from arcbackupd.ctl.report.markup import element, together
 from arcbackupd.ctl.report.page import Told, longest_gap, page
-from arcbackupd.ctl.report.timeline import remaining
+from arcbackupd.ctl.report.timeline import remaining, timeline
 from tests.unit.control_service import SmallService, backup_row, serving
 
 NOW = datetime(2026, 3, 20, 14, 25, tzinfo=UTC)
@@ -182,6 +182,26 @@ def test_a_scale_reaches_over_the_largest_value_in_a_few_steps(largest: float) -
 
 def test_a_chart_of_nothing_but_zeros_is_drawn() -> None:
     assert "polyline" in chart("Rows", [(NOW - HOUR, 0), (NOW, 0)], str)
+
+
+def test_a_name_in_the_future_is_not_drawn() -> None:
+    text = page(told([row(-400 * DAY, size=9_000_000), row(HOUR), row(2 * HOUR)]), NOW)
+    assert "on 20 March 2026." in text
+    assert "9.0 MB on" not in text
+
+
+def test_a_day_of_another_year_is_shown_with_it() -> None:
+    drawn = chart("Rows", [(NOW - 500 * DAY, 1), (NOW, 2)], str)
+    assert ">05 Nov 2024<" in drawn
+    assert ">20 Mar<" in drawn
+    assert ">05 Nov 2024<" in timeline([row(500 * DAY), row(HOUR)], {}, NOW)
+
+
+def test_what_the_next_pruning_removes_is_there_now() -> None:
+    rows = [row(number * DAY) for number in (1, 20, 21)]
+    drawn = timeline(rows, {entry["name"]: (NOW - HOUR).isoformat() for entry in rows[1:]}, NOW)
+    assert "now: 3 backups" in drawn
+    assert "in a day: 1 backup<" in drawn
 
 
 def test_what_goes_is_there_until_it_goes() -> None:

@@ -26,7 +26,7 @@ class Cell(NamedTuple):
 _LEGEND = (
     Cell("good", "●", "a good backup"),
     Cell("safety", "◆", "a safety backup before a restore"),
-    Cell("doubt", "?", "not scanned yet, or told to be looked at"),
+    Cell("doubt", "?", "not scanned yet, or flagged for what it lost"),
     Cell("broken", "✕", "a broken one"),
     Cell("none", "·", "none"),
 )
@@ -66,7 +66,7 @@ def cell(backups: Sequence[Row]) -> Cell:
     if any(row["status"] == "broken" for row in backups):
         return Cell("broken", "✕", f"broken: {names}")
     if any(_doubtful(row) for row in backups):
-        return Cell("doubt", "?", f"to be looked at: {names}")
+        return Cell("doubt", "?", f"not scanned yet, or flagged: {names}")
     if all(row["kind"] == "pre-restore" for row in backups):
         return Cell("safety", "◆", names)
     return Cell("good", "●", names)

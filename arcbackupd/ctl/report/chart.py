@@ -28,13 +28,15 @@ def chart(title: str, points: Sequence[Point], shown: Callable[[float], str]) ->
         return HEIGHT - _BOTTOM - (HEIGHT - _TOP - _BOTTOM) * value / top
 
     drawn = " ".join(f"{x(moment):.1f},{y(value):.1f}" for moment, value in points)
-    described = f"{title}: from {shown(points[0][1])} on {start:%d %B} to {shown(points[-1][1])} on {end:%d %B}."
+    described = (
+        f"{title}: from {shown(points[0][1])} on {start:%d %B %Y} to {shown(points[-1][1])} on {end:%d %B %Y}."
+    )
     parts = [
         element("title", described),
         *(_grid(y(step), shown(step)) for step in steps),
-        *(_date(x(moment), moment) for moment in _dates(start, end)),
+        *(_date(x(moment), day(moment, end)) for moment in _dates(start, end)),
         element("polyline", points=drawn, class_="line"),
-        *(_dot(x(moment), y(value), f"{moment:%d %b %H:%M} UTC: {shown(value)}") for moment, value in points),
+        *(_dot(x(moment), y(value), f"{moment:%d %b %Y %H:%M} UTC: {shown(value)}") for moment, value in points),
     ]
     drawing = element("svg", *parts, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=described)
     return element("figure", element("figcaption", title), drawing)
@@ -58,9 +60,14 @@ def _grid(height: float, label: str) -> Markup:
     return together(line, element("text", label, x=_LEFT - 8, y=f"{height + 4:.1f}", text_anchor="end"))
 
 
-def _date(place: float, moment: datetime) -> Markup:
+def day(moment: datetime, last: datetime) -> str:
+    """A day, with its year where that isn't the one of the last day shown."""
+    return f"{moment:%d %b}" if moment.year == last.year else f"{moment:%d %b %Y}"
+
+
+def _date(place: float, words: str) -> Markup:
     anchor = "start" if place < _LEFT + 1 else "end" if place > WIDTH - _RIGHT - 1 else "middle"
-    return element("text", f"{moment:%d %b}", x=f"{place:.1f}", y=HEIGHT - 10, text_anchor=anchor)
+    return element("text", words, x=f"{place:.1f}", y=HEIGHT - 10, text_anchor=anchor)
 
 
 def _dot(left: float, height: float, words: str) -> Markup:

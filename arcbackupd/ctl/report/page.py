@@ -52,7 +52,7 @@ def _sections(told: Told, now: datetime) -> Iterator[Markup]:
     rows = told.listed["backups"]
     yield _section("At a glance", _facts(told, now))
     yield _section("Calendar", calendar(rows, now))
-    yield _section("Growth", element("div", *_charts(rows), class_="charts"))
+    yield _section("Growth", element("div", *_charts(rows, now), class_="charts"))
     yield _section("Retention", timeline(rows, told.retention.get("outlook") or {}, now), _frozen(told))
     if told.status.get("destinations"):
         yield _section("Copies off this host", _destinations(told.status["destinations"], now))
@@ -135,9 +135,9 @@ def _database(database: Row | None) -> tuple[str, str, str] | None:
     return ("The database", size(database["size"]), f"PostgreSQL {database.get('server_version') or '?'}")
 
 
-def _charts(rows: Sequence[Row]) -> Iterator[Markup]:
-    yield chart("Size of a backup", _points(rows, "size"), size)
-    yield chart("Rows in a backup", _points(rows, "total_rows"), _count)
+def _charts(rows: Sequence[Row], now: datetime) -> Iterator[Markup]:
+    yield chart("Size of a backup", _points(rows, "size", now), size)
+    yield chart("Rows in a backup", _points(rows, "total_rows", now), _count)
 
 
 def _count(number: float) -> str:
@@ -145,10 +145,11 @@ def _count(number: float) -> str:
     return f"{number / unit:.3g}{letter}"
 
 
-def _points(rows: Sequence[Row], field: str) -> list[Point]:
+def _points(rows: Sequence[Row], field: str, now: datetime) -> list[Point]:
     ordinary = (row for row in rows if row["kind"] == "backup" and row["status"] != "broken")
     known = (row for row in ordinary if row.get(field) is not None)
-    return sorted((when, float(row[field])) for row in known if (when := parsed(row["taken_at"])))
+    # One whose name lies in the future would press all others together at the edge.
+    return sorted((when, float(row[field])) for row in known if (when := parsed(row["taken_at"])) and when <= now)
 
 
 def _frozen(told: Told) -> Markup | None:

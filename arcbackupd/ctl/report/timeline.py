@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from arcbackupd.ctl.render import Row
+from arcbackupd.ctl.report.chart import day
 from arcbackupd.ctl.report.markup import Markup, element
 from arcbackupd.ctl.words import parsed, plural
 
@@ -27,16 +28,16 @@ def timeline(rows: Sequence[Row], goes: Mapping[str, str], now: datetime) -> Mar
     oldest = min(taken)
     parts: list[Markup] = []
     for number, (label, days) in enumerate(LATER):
-        left = remaining(rows, goes, now + timedelta(days=days))
+        left = remaining(rows, goes, now + timedelta(days=days)) if days else taken
         parts.append(
             _line(number, f"{label}: {plural(len(left), 'backup')}", [_place(when, oldest, now) for when in left])
         )
     height = _LINE * len(LATER) + 26
     parts += [
-        element("text", f"{oldest:%d %b}", x=0, y=height - 6),
+        element("text", day(oldest, now), x=0, y=height - 6),
         element("text", "today", x=_WIDTH, y=height - 6, text_anchor="end"),
     ]
-    words = f"Of {plural(len(taken), 'backup')} that are there now, how many are there later."
+    words = "How many of today's backups are there later. New ones, which take their places, aren't drawn."
     drawing = element(
         "svg", element("title", words), *parts, viewBox=f"0 0 {_WIDTH} {height}", role="img", aria_label=words
     )
