@@ -13,6 +13,7 @@ from arcbackupd.checks.subject import Subject
 from arcbackupd.errors import ArcbackupdError
 from arcbackupd.installation import read_installation
 from arcbackupd.operations.backups_dir import ROOM_BESIDE_A_DUMP, check_shared_path, disk_error
+from arcbackupd.operations.health import span
 from arcbackupd.operations.offhost.offhost import load as load_destinations
 from arcbackupd.scheduling import check_jobs
 from arcbackupd.settings import load_settings
@@ -83,11 +84,10 @@ def last_backup(subject: Subject) -> Verdict:
         hint = "`arcbackupctl backup` takes one now; `journalctl -u arcbackupd` tells why none was taken."
         return warning("There is no good backup yet.", hint)
     age = datetime.now(UTC) - newest.taken_at
-    hours = f"{age.total_seconds() / 3600:,.1f} hours old"
     if age >= subject.living.warn_after:
         hint = "`arcbackupctl status` and `journalctl -u arcbackupd` tell why no newer one was taken."
-        return warning(f"The newest good backup, {newest.name}, is {hours}.", hint)
-    return ok(f"{newest.name}, {hours}.")
+        return warning(f"The newest good backup, {newest.name}, is {span(age)} old.", hint)
+    return ok(f"{newest.name}, {span(age)} old.")
 
 
 def backups_dir(subject: Subject) -> Path:

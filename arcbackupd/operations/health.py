@@ -137,11 +137,14 @@ def _age(facts: Facts, thresholds: Thresholds) -> list[Problem]:
 
 
 def _old(age: timedelta) -> str:
-    return f"The newest good backup is {_span(age)} old."
+    return f"The newest good backup is {span(age)} old."
 
 
-def _span(age: timedelta) -> str:
+def span(age: timedelta) -> str:
+    """A length of time in words."""
     hours = age.total_seconds() / 3600
+    if hours < 2:
+        return f"{hours * 60:.0f} min"
     return f"{hours:.1f} hours" if hours < 2 * 24 else f"{hours / 24:.0f} days"
 
 
@@ -195,8 +198,8 @@ def _uploads(facts: Facts, thresholds: Thresholds) -> Iterator[Problem]:
         name = upload.destination
         age = facts.now - (upload.done_at or upload.since or facts.started_at)
         if age >= thresholds.upload_warn_after:
-            last = f"The last complete upload to {name} was {_span(age)} ago."
-            never = f"No upload to {name} has been complete in the {_span(age)} since the first try."
+            last = f"The last complete upload to {name} was {span(age)} ago."
+            never = f"No upload to {name} has been complete in the {span(age)} since the first try."
             critical = age >= thresholds.upload_critical_after
             hint = f"`arcbackupctl upload {name}` tries now, and tells what keeps it."
             severity = Severity.CRITICAL if critical else Severity.WARNING

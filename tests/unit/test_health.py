@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arcbackupd.operations.health import Facts, Flagged, Problem, Severity, Thresholds, assess
+from arcbackupd.operations.health import Facts, Flagged, Problem, Severity, Thresholds, assess, span
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -54,6 +54,8 @@ def test_an_old_dump_says_how_old_it_is_in_hours_or_days() -> None:
     assert message(3 * HOUR) == "The newest good backup is 3.0 hours old."
     assert message(30 * HOUR) == "The newest good backup is 30.0 hours old."
     assert message(timedelta(days=9)) == "The newest good backup is 9 days old."
+    assert span(timedelta(seconds=90)) == "2 min"
+    assert span(timedelta(minutes=90)) == "90 min"
 
 
 def test_no_good_dump_at_all_is_critical_but_for_the_first_while() -> None:
