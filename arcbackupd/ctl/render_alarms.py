@@ -13,7 +13,8 @@ _COLUMNS = (Column("ALARM"), Column("TYPE", rank=1), Column("LAST TOLD (UTC)"), 
 def alarms(rows: Sequence[Row], screen: Screen) -> str:
     """A line an alarm."""
     if not rows:
-        return "No alarm is configured: nobody is told when backups fail. docs/alarms.md tells how."
+        text = "No alarm is configured: nobody is told when backups fail. docs/alarms.md tells how."
+        return paragraph(text, screen.width)
     cells = [
         [
             clean(row["name"]),
