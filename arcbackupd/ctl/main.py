@@ -169,7 +169,12 @@ def status(session: Session, watching: bool, as_plugin: bool) -> int:
         return nagios.check(session)
     if watching:
         watch(session, lambda: _status_text(session))
-    reply = session.ask("Status")
+    try:
+        reply = session.ask("Status")
+    except ArcbackupdError:
+        if not session.json:
+            session.say(render_status.UNKNOWN)  # the question was whether one is safe: the error doesn't answer it
+        raise
     session.show(reply, partial(render_status.status, reply))
     return _STATES.get(reply["state"], STATUS_UNKNOWN)
 

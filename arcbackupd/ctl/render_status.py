@@ -11,11 +11,12 @@ from arcbackupd.ctl.render_offhost import destinations
 from arcbackupd.ctl.render_restore import RESTORES, kept, last_problem
 from arcbackupd.ctl.words import ago, clean, moment, paragraph, size
 
+UNKNOWN = "It is not known whether you are safe."
 _SAFE = {
     "ok": "Safe.",
     "warning": "Safe, but something needs attention.",
     "critical": "NOT SAFE.",
-    "unknown": "It is not known whether you are safe.",
+    "unknown": UNKNOWN,
 }
 
 

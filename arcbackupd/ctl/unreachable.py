@@ -69,6 +69,8 @@ def _socket(path: str) -> Row:
     title = "the control socket"
     try:
         found = os.stat(path)  # noqa: PTH116  (pathlib is not worth its import here)
+    except PermissionError as error:
+        return row("socket", title, "failed", f"{path}: {error.strerror}.", "Use sudo.")
     except OSError as error:
         return row("socket", title, "failed", f"{path}: {error.strerror}.", f"{_START} makes it.")
     if not stat.S_ISSOCK(found.st_mode):

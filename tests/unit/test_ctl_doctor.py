@@ -11,7 +11,7 @@ import pytest
 
 from arcbackupd.ctl import render_doctor
 from arcbackupd.ctl.render import Screen
-from arcbackupd.ctl.unreachable import judge_access, judge_unit
+from arcbackupd.ctl.unreachable import findings, judge_access, judge_unit
 from arcbackupd.errors import Refused
 from tests.unit.control_service import Running, finding_row
 from tests.unit.test_ctl_restore import Run
@@ -24,8 +24,21 @@ FAILED = finding_row(name="database", title="the login", state="failed", message
 SKIPPED = finding_row(name="hold", title="the hold", state="skipped", message="It is off.")
 
 
+def test_a_socket_that_may_not_be_looked_at_is_not_said_to_be_missing(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0)
+    ourselves = os.geteuid()
+    if ourselves == 0:
+        os.seteuid(65534)  # from root nothing is closed
+    try:
+        *_, last = findings(str(closed / "s"), Refused("socket-permission-denied", "Permission denied."))
+    finally:
+        os.seteuid(ourselves)
+    assert (last["name"], last["hint"]) == ("socket", "Use sudo.")
+
+
 @pytest.mark.parametrize(
-    ("findings", "status", "last"),
+    ("found", "status", "last"),
     [
         ([finding_row(), SKIPPED], 0, "All is well."),
         ([finding_row(), WARNING], 1, "1 warning: the hints above tell what to do."),
@@ -34,14 +47,14 @@ SKIPPED = finding_row(name="hold", title="the hold", state="skipped", message="I
     ids=["ok", "warning", "failed"],
 )
 def test_the_exit_status_is_that_of_the_worst(
-    running: Running, run: Run, findings: list[dict[str, str]], status: int, last: str
+    running: Running, run: Run, found: list[dict[str, str]], status: int, last: str
 ) -> None:
-    running.service.findings = findings
+    running.service.findings = found
     said = run("doctor")
     assert (said.status, said.out.splitlines()[-1]) == (status, last)
     told = run("doctor", "--json")
     assert told.status == status
-    assert told.json == {"state": ["ok", "warning", "failed"][status], "findings": findings}
+    assert told.json == {"state": ["ok", "warning", "failed"][status], "findings": found}
 
 
 def test_each_check_is_a_line_with_its_hint_below(running: Running, run: Run) -> None:

@@ -212,6 +212,17 @@ def test_status_exits_as_a_monitoring_plugin(
     assert run("status", "--json").status == status
 
 
+def test_status_answers_first_also_when_it_cannot_be_asked(running: Running, run: Callable[..., Said]) -> None:
+    running.service.error = Refused("not-permitted", "You may not.")
+    said = run("status")
+    assert (said.status, said.out, said.err) == (
+        3,
+        "It is not known whether you are safe.\n",
+        "arcbackupctl: You may not.\n",
+    )
+    assert "error" in run("status", "--json").json
+
+
 def test_status_is_unknown_when_it_is_refused_or_used_wrongly(running: Running, run: Callable[..., Said]) -> None:
     running.service.error = Refused("not-permitted", "No.")
     assert run("status").status == 3
