@@ -29,16 +29,16 @@ from arcbackupd.scheduling import JobState
 def list_reply(backups: Backups) -> Reply:
     directory = backups.directory()
     listed = backups.list()
-    notice = _explain_newest(listed[0]) if listed else None
+    notice = _explain_newest(listed[0], backups) if listed else None
     if not directory.is_dir():
         notice = f"No backups directory found: {directory} is created with the first backup."
     return {"backups": [backup_row(entry) for entry in listed], "notice": notice, "directory": str(directory)}
 
 
-def _explain_newest(newest: Listed) -> str | None:
+def _explain_newest(newest: Listed, backups: Backups) -> str | None:
     name, judgement = newest.backup.name, newest.judgement
     notices = [explain_newest(name, newest.compatibility)]
-    if judgement.flagged:
+    if judgement.flagged and not backups.anomalies.replaced_since(newest.backup.taken_at):
         notices.append(explain_flagged(name, judgement.anomalies))
     return " ".join(filter(None, notices)) or None
 

@@ -171,7 +171,7 @@ def _flagged(backups: Backups, newest: Backup) -> Flagged | None:
     own = (backup for backup in backups.read() if backup.good and backup.manifest)
     newest = next((backup for backup in own if backup.manifest and backup.manifest.host == backups.host), newest)
     judgement = judged.get(newest.name)
-    if judgement is None or not judgement.flagged:
+    if judgement is None or not judgement.flagged or backups.anomalies.replaced_since(newest.taken_at):
         return None
     healthy = newest_healthy((backup for backup in backups.read() if backup.good), judged)
     return Flagged(newest.name, judgement.anomalies, healthy.name if healthy else None)

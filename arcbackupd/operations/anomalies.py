@@ -87,6 +87,10 @@ class Anomalies:
         except OSError as error:
             _log.warning(f"{self._file} can't be written: {error.strerror}. The next backup may be flagged")
 
+    def replaced_since(self, moment: datetime) -> bool:
+        """Whether a restore has replaced the database since: what was lost before is settled by that."""
+        return any(not note.accepted and note.at >= moment for note in self._read())
+
     def tell(self, name: str, judgement: Judgement) -> Iterator[Notice]:
         """Tell of a backup that was just taken; the journal hears of the same loss once, and not every hour."""
         told, self._told = self._told, judgement.suspects if judgement.flagged else frozenset()

@@ -9,10 +9,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from structlog.testing import capture_logs
 
+from arcbackupd.control.replies import list_reply
 from arcbackupd.dumps.catalogue import Catalogue
 from arcbackupd.dumps.manifest import Reason
+from arcbackupd.dumps.names import Kind
 from arcbackupd.errors import Refused
 from arcbackupd.messages import MessageId
+from arcbackupd.monitoring.snapshot import _look
 from arcbackupd.operations.backups import Backups, Listed
 from arcbackupd.operations.events import Event, Notice
 from arcbackupd.operations.queue import OperationQueue
@@ -128,12 +131,20 @@ def test_it_is_told_while_it_is_taken_and_noted_in_the_journal_once(observatory:
 
 def test_a_flagged_one_may_be_restored_with_a_warning_and_history_begins_anew(observatory: Observatory) -> None:
     stand = observatory.stand
-    whole = observatory.after().backup.name
-    small = observatory.after("TRUNCATE observations").backup.name
+    observatory.after()
+    observatory.after("TRUNCATE observations")
+    observatory.age(minutes=1)  # two within a second: the later one's name may lie after the restore
+    small, whole = (listed.backup.name for listed in observatory.backups().list())
     [warning] = [text for text in warnings(stand, small) if "flagged" in text]
     assert "public.observations has 0 rows" in warning
     assert warning not in warnings(stand, whole)
+    assert _look(observatory.backups()).flagged is not None
+    assert "flagged" in str(list_reply(observatory.backups())["notice"])
     stand.restore(whole)
+    # What was replaced lacks the rows, and that is what it was replaced for.
+    assert observatory.backups().list()[0].backup.kind is Kind.PRE_RESTORE
+    assert _look(observatory.backups()).flagged is None
+    assert "flagged" not in str(list_reply(observatory.backups())["notice"])
     assert not observatory.after().judgement.flagged
     stand.restore(small)
     assert not observatory.after().judgement.flagged
