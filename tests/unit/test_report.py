@@ -190,10 +190,11 @@ def test_a_name_in_the_future_is_not_drawn() -> None:
     assert "9.0 MB on" not in text
 
 
-def test_a_day_of_another_year_is_shown_with_it() -> None:
+def test_a_chart_tells_days_with_their_year_or_times_as_it_is_needed() -> None:
     drawn = chart("Rows", [(NOW - 500 * DAY, 1), (NOW, 2)], str)
     assert ">05 Nov 2024<" in drawn
     assert ">20 Mar<" in drawn
+    assert ">13:25<" in chart("Rows", [(NOW - HOUR, 1), (NOW, 2)], str)
     assert ">05 Nov 2024<" in timeline([row(500 * DAY), row(HOUR)], {}, NOW)
 
 

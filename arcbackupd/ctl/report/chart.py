@@ -34,7 +34,7 @@ def chart(title: str, points: Sequence[Point], shown: Callable[[float], str]) ->
     parts = [
         element("title", described),
         *(_grid(y(step), shown(step)) for step in steps),
-        *(_date(x(moment), day(moment, end)) for moment in _dates(start, end)),
+        *(_date(x(moment), _label(moment, start, end)) for moment in _dates(start, end)),
         element("polyline", points=drawn, class_="line"),
         *(_dot(x(moment), y(value), f"{moment:%d %b %Y %H:%M} UTC: {shown(value)}") for moment, value in points),
     ]
@@ -63,6 +63,10 @@ def _grid(height: float, label: str) -> Markup:
 def day(moment: datetime, last: datetime) -> str:
     """A day, with its year where that isn't the one of the last day shown."""
     return f"{moment:%d %b}" if moment.year == last.year else f"{moment:%d %b %Y}"
+
+
+def _label(moment: datetime, start: datetime, end: datetime) -> str:
+    return f"{moment:%H:%M}" if start.date() == end.date() else day(moment, end)
 
 
 def _date(place: float, words: str) -> Markup:
