@@ -37,7 +37,7 @@ def timeline(rows: Sequence[Row], goes: Mapping[str, str], now: datetime) -> Mar
         element("text", day(oldest, now), x=0, y=height - 6),
         element("text", "today", x=_WIDTH, y=height - 6, text_anchor="end"),
     ]
-    words = "How many of today's backups are there later. New ones, which take their places, aren't drawn."
+    words = "Which of the backups of now are there later. New ones, which take their places, aren't drawn."
     drawing = element(
         "svg", element("title", words), *parts, viewBox=f"0 0 {_WIDTH} {height}", role="img", aria_label=words
     )
