@@ -23,14 +23,14 @@ PLENTY = 24
 
 
 def configuration(subject: Subject) -> Verdict:
-    """Whether what is on disk is valid, and what the daemon lives by."""
-    there = load_settings(subject.config)
+    """Whether what is on disk is valid, and what the daemon lives by. Before there is one, what it is to live by."""
+    there = load_settings(subject.config) if subject.living else subject.settings
     unloaded = check_jobs(there.jobs)
     load_destinations(there)
     if unloaded:
         return warning(f"Job {unloaded[0].name} doesn't load: {unloaded[0].problem}.", unloaded[0].hint)
     if subject.living is None:
-        return ok(f"{subject.config} is valid.")
+        return ok("The settings are valid.")
     # state_dir holds from the daemon's start on, whatever a reload finds.
     if there.model_dump(exclude={"state_dir"}) != subject.settings.model_dump(exclude={"state_dir"}):
         hint = "`systemctl reload arcbackupd` puts it in force."

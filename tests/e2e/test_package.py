@@ -16,10 +16,10 @@ from arcbackupd import __version__
 from arcbackupd.messages import MessageId
 from tests.e2e.support import booted, change, dump_half_way
 from tests.harness.engine import Engine
-from tests.harness.installed import ADMINS, CONFIG, DROP_INS, NEVER, InstalledDaemon
+from tests.harness.installed import ADMINS, CONFIG, NEVER, InstalledDaemon
 from tests.harness.package import build_package
 from tests.harness.plugins import build_plugin
-from tests.harness.process import run, wait_until
+from tests.harness.process import run
 from tests.harness.stack import ArcsecondStack
 from tests.harness.systemd_host import SystemdHost
 from tests.harness.tools import tool
@@ -71,7 +71,7 @@ def packages(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Pack
 @pytest.fixture(scope="module")
 def observatory(docker_engine: Engine) -> Iterator[ArcsecondStack]:
     """Return a stack with some data."""
-    with ArcsecondStack(docker_engine, 16) as stack:
+    with ArcsecondStack(docker_engine, 16, labelled=True) as stack:
         stack.seed(ROWS)
         yield stack
 
@@ -105,17 +105,15 @@ def installation(fresh: SystemdHost) -> Installation:
 
 @pytest.fixture(scope="module")
 def daemon(installation: Installation, observatory: ArcsecondStack) -> InstalledDaemon:
-    """Return the daemon, configured, enabled and started."""
+    """Return the daemon, set up, with the tests' configuration."""
     host = installation.host
+    said = host.run(["arcbackupd", "setup", "--yes", "--user", MEMBER], check=False, timeout=300)
+    assert said.returncode == 0, said.stdout + said.stderr
     host.run(["groupadd", ADMINS])
-    host.run(["usermod", "-aG", "arcbackup", MEMBER])
-    paths = f"[Service]\nReadWritePaths={observatory.shared_data}\n"
-    host.write(f"{DROP_INS}/paths.conf", paths)
     daemon = InstalledDaemon(host, observatory)
+    assert len(daemon.names()) == 1, "installed and set up, it has the first backup"
     daemon.configure()
-    host.run(["systemctl", "daemon-reload"])
-    host.run(["systemctl", "enable", "--now", "arcbackupd.socket", "arcbackupd.service"])
-    wait_until(daemon.names, "the dump of the backend's start", seconds=90, interval=0.5)
+    daemon.systemctl("restart")
     return daemon
 
 

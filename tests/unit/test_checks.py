@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,15 @@ def test_what_is_on_disk_is_compared_with_what_the_daemon_lives_by(subject: Subj
     subject.config.write_text("[retention]\nkeep_days = 0\n")
     (finding,) = examine([Check("configuration", "", files.configuration)], daemon)
     assert (finding.state, "retention.keep_days" in finding.message) == (State.FAILED, True)
+
+
+def test_before_a_configuration_is_written_its_settings_are_checked_without_it(subject: Subject) -> None:
+    subject.config.unlink()
+    assert files.configuration(subject).state is State.OK
+    jobs = {"dump": {"schedule": "never and ever"}}
+    settings = subject.settings.model_copy(update={"jobs": jobs})
+    (finding,) = examine([Check("configuration", "", files.configuration)], replace(subject, settings=settings))
+    assert (finding.state, "jobs.dump.schedule" in finding.message) == (State.FAILED, True)
 
 
 @pytest.mark.parametrize(
