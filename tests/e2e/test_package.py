@@ -284,7 +284,7 @@ def test_what_the_old_version_unpacked_goes_once_nothing_runs_from_it(daemon: In
 # Removing
 
 
-def test_removed_it_leaves_settings_and_purged_nothing_but_backups(
+def test_removed_it_leaves_settings_for_when_it_comes_again_and_purged_nothing_but_backups(
     daemon: InstalledDaemon, installation: Installation
 ) -> None:
     host, backups = daemon.host, daemon.files()
@@ -292,6 +292,11 @@ def test_removed_it_leaves_settings_and_purged_nothing_but_backups(
     assert host.run(["test", "-e", "/usr/bin/arcbackupd"], check=False).returncode == 1
     assert host.run(["pgrep", "-f", "arcbackupd"], check=False).stdout == ""
     assert host.read(CONFIG)
+
+    dpkg(host, "--install", "/srv/new.deb")
+    assert daemon.is_active(), "installed again, it waits for the next boot"
+    assert daemon.names()
+
     said = dpkg(host, "--purge", "arcbackupd")
     assert "Still there: the backups" in said
     assert daemon.files() == backups
