@@ -28,15 +28,16 @@ from packaging.utils import canonicalize_name
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[1]
 PYTHONS = ((3, 11), (3, 12), (3, 13), (3, 14))
-GLIBC = ("2_34", "2_31", "2_28", "2_17")
-"""Those that wheels are built for, up to the oldest one of a host that we support: Debian 12 has 2.36."""
+GLIBC = range(34, 16, -1)
+"""Minors of glibc 2 that wheels may be built for, since pip must be told each. Debian 12, the oldest host that we
+support, has 2.36."""
 
 INSTALLERS_NOTES = {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"}
 """What pip writes about where it installs, and from where."""
 
 
 def build(target: Path, arch: str) -> None:
-    """Build the file. Raise CalledProcessError when pip can't."""
+    """Build the file. Raise SystemExit, and CalledProcessError, where something it needs can't be had."""
     with tempfile.TemporaryDirectory() as scratch:
         wheel = _wheel(Path(scratch) / "wheel")
         trees = {}
@@ -55,14 +56,21 @@ def _wheel(directory: Path) -> Path:
 
 
 def _install(wheel: Path, tree: Path, python: tuple[int, int], arch: str) -> None:
-    """Install a wheel and all that it needs into a directory, for another Python than this one."""
+    """Install a wheel and all that it needs into a directory, for another Python than this one.
+
+    Raise SystemExit where not all of it was built for that.
+    """
     print(f"Gathering what Python {python[0]}.{python[1]} needs …", file=sys.stderr, flush=True)
-    platforms = [part for glibc in GLIBC for part in ("--platform", f"manylinux_{glibc}_{arch}")]
+    platforms = [part for glibc in GLIBC for part in ("--platform", f"manylinux_2_{glibc}_{arch}")]
     platforms += ["--platform", f"manylinux2014_{arch}"]
     version = ["--implementation", "cp", "--python-version", f"{python[0]}.{python[1]}"]
     constraints = ["--constraint", str(REPOSITORY / "constraints.txt")]
     options = ["--only-binary=:all:", "--no-compile", "--no-warn-conflicts", "--target", str(tree)]
-    _pip("install", *options, *version, *platforms, *constraints, str(wheel))
+    try:
+        _pip("install", *options, *version, *platforms, *constraints, str(wheel))
+    except subprocess.CalledProcessError:
+        needed = f"wheels for Python {python[0]}.{python[1]} on {arch} with glibc 2.{GLIBC[0]} or older"
+        raise SystemExit(f"pip doesn't get {needed}; what it says is above.") from None
 
 
 def _pip(*arguments: str) -> None:

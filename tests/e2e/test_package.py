@@ -5,6 +5,7 @@ What runs in it is the one file, with the host's own Python. The tests follow on
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from arcbackupd.messages import MessageId
 from tests.e2e.support import booted, change, dump_half_way
 from tests.harness.engine import Engine
 from tests.harness.installed import ADMINS, CONFIG, NEVER, InstalledDaemon
-from tests.harness.package import build_package
+from tests.harness.package import build_one_file, build_package
 from tests.harness.plugins import build_plugin
 from tests.harness.process import run
 from tests.harness.stack import ArcsecondStack
@@ -33,6 +34,9 @@ OLD = "0.0.1"
 CACHE = "/var/cache/arcbackupd"
 PLUGINS = "/usr/local/lib/arcbackupd/plugins"
 MEMBER, OUTSIDER = "ada", "oscar"
+
+EM_AARCH64 = 183
+"""The kind of machine that a shared library is for (elf.h)."""
 
 NOT_OURS = ("/dev/*", "/proc/*", "/run/*", "/sys/*", "/tmp/*", "/srv/*", "/var/log/*", "/var/lib/dpkg/*", "*.pyc")
 """Places where the host, dpkg and Python write what they like."""
@@ -143,6 +147,13 @@ def test_lintian_finds_nothing_to_say_about_it(packages: Packages) -> None:
     done = run([*lintian, str(packages.new)], timeout=300, check=False)
     assert (done.stdout + done.stderr).strip() == ""
     assert done.returncode == 0
+
+
+def test_the_one_file_is_built_for_arm_too(repository: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(build_one_file(repository, tmp_path / "arcbackupd", arch="aarch64")) as archive:
+        libraries = [name for name in archive.namelist() if ".so" in Path(name).suffixes]
+        machines = {int.from_bytes(archive.read(name)[18:20], "little") for name in libraries}
+    assert machines == {EM_AARCH64}
 
 
 # Installing

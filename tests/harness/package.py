@@ -39,9 +39,10 @@ def build_package(repository: Path, into: Path, *, version: str | None = None) -
     return next(into.glob("*.deb"))
 
 
-def build_one_file(source: Path, target: Path) -> Path:
-    """Build the program of a source tree as one file; return its path."""
-    run([sys.executable, str(source / "scripts" / "onefile" / "build.py"), str(target)], timeout=900)
+def build_one_file(source: Path, target: Path, *, arch: str | None = None) -> Path:
+    """Build the program of a source tree as one file, for this machine or another kind; return its path."""
+    options = ["--arch", arch] if arch else []
+    run([sys.executable, str(source / "scripts" / "onefile" / "build.py"), str(target), *options], timeout=900)
     return target
 
 
