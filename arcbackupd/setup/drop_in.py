@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path, PurePath
 
-_HEAD = "# Written by `arcbackupd setup`, and anew by its next run when SHARED_DATA_PATH has changed.\n"
+_HEAD = """\
+# Written by `arcbackupd setup`, and anew by its next run when SHARED_DATA_PATH has changed.
+# Where it is a mount of its own, wait for it, and never write into the empty directory below it.
+"""
+_OWN = re.compile(rf"{re.escape(_HEAD)}\[Unit\]\nRequiresMountsFor=.*\n\n\[Service\]\nReadWritePaths=.*\n")
 
 
 def wanted_text(present: str | None, allowed: Iterable[str], shared: Path) -> str | None:
@@ -14,9 +19,10 @@ def wanted_text(present: str | None, allowed: Iterable[str], shared: Path) -> st
     ``present`` is its text now, ``allowed`` what the service may write to by now. What somebody else wrote stays,
     and gets lines behind it.
     """
-    own = _own(shared)
-    if present is not None and present.startswith(_HEAD):
-        return None if present == own else own
+    own = _HEAD + _lines(shared)
+    if present is not None and (written := _OWN.match(present)):
+        text = own + present[written.end() :]
+        return None if present == text else text
     if any(PurePath(shared).is_relative_to(path.lstrip("-+")) for path in allowed):
         return None
     if present is None or not present.strip():
@@ -24,11 +30,6 @@ def wanted_text(present: str | None, allowed: Iterable[str], shared: Path) -> st
     if _lines(shared) in present:
         return None
     return f"{present.rstrip()}\n\n{_lines(shared)}"
-
-
-def _own(shared: Path) -> str:
-    why = "# Where it is a mount of its own, wait for it, and never write into the empty directory below it.\n"
-    return f"{_HEAD}{why}{_lines(shared)}"
 
 
 def _lines(shared: Path) -> str:

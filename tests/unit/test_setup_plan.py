@@ -169,6 +169,15 @@ def test_what_setup_wrote_is_written_anew_when_the_path_has_changed() -> None:
     assert wanted_text(first, [str(SHARED)], Path("/data")) == wanted_text(None, (), Path("/data"))
 
 
+def test_what_somebody_wrote_behind_what_setup_wrote_stays() -> None:
+    first = wanted_text(None, (), SHARED)
+    assert first is not None
+    more = "# the tape\nReadWritePaths=/mnt/tape\n"
+    assert wanted_text(first + more, [str(SHARED), "/mnt/tape"], SHARED) is None
+    moved = wanted_text(first + more, [str(SHARED), "/mnt/tape"], Path("/data"))
+    assert moved == f"{wanted_text(None, (), Path('/data'))}{more}"
+
+
 def test_what_somebody_wrote_gets_lines_behind_it_once() -> None:
     mine = "[Service]\n# the tape\nReadWritePaths=/mnt/tape\n"
     text = wanted_text(mine, ["/mnt/tape"], SHARED)
