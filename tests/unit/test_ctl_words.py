@@ -42,6 +42,14 @@ def test_a_paragraph_is_no_wider_than_asked_for(text: str, width: int) -> None:
     assert all(len(line) <= width and line.isprintable() for line in words.paragraph(text, width).split("\n"))
 
 
+def test_a_path_that_fits_a_line_is_not_broken() -> None:
+    assert (
+        words.paragraph("Look at /srv/arc-second/db-backups now.", 30)
+        .split("\n")[1]
+        .startswith("/srv/arc-second/db")
+    )
+
+
 def test_plain_text_stays_as_it_is() -> None:
     assert words.clean("Größe: 望遠鏡 [bold] 100 %") == "Größe: 望遠鏡 [bold] 100 %"
     assert words.clean("a\x1b[31mb") == "a\\x1b[31mb"
