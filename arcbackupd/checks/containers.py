@@ -54,7 +54,8 @@ def services(subject: Subject) -> Verdict:
     if not found:
         hint = "Name the containers that use the database in engine.services."
         return warning("None of the services that a restore must stop exists.", hint)
-    ill = [state.name for state in found if state.health == "unhealthy"]
+    # Of a container that ended, the engine still tells the last health.
+    ill = [state.name for state in found if state.running and state.health == "unhealthy"]
     if ill:
         hint = f"Their logs tell why: `{subject.settings.engine.kind} logs {ill[0]}`."
         return warning(f"Unhealthy: {', '.join(ill)}.", hint)

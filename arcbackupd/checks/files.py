@@ -23,7 +23,7 @@ PLENTY = 24
 
 
 def configuration(subject: Subject) -> Verdict:
-    """Whether what is on disk is valid, and what the daemon lives by. Before there is one, what it is to live by."""
+    """Whether what is on disk is valid, and what the daemon lives by; before there is one, what it will live by."""
     there = load_settings(subject.config) if subject.living else subject.settings
     unloaded = check_jobs(there.jobs)
     load_destinations(there)
@@ -51,7 +51,7 @@ def directory(subject: Subject) -> Verdict:
     """Whether a file can be written where the backups are, by whoever asks: the daemon from within its sandbox."""
     place = backups_dir(subject)
     check_shared_path(place)
-    there = place if place.is_dir() else place.parent
+    there = place if os.path.lexists(place) else place.parent
     try:
         with tempfile.TemporaryFile(dir=there) as file:
             file.write(b"\0")

@@ -77,7 +77,7 @@ def unit(subject: Subject) -> Verdict:
     newer = [str(file) for file in files if _changed_at(file) > subject.living.started_at]
     if newer:
         return warning(f"Changed since the daemon started: {', '.join(newer)}.", f"`systemctl restart {SERVICE}`.")
-    return ok(f"In force, with {len(files) - 1} drop-ins.")
+    return ok(f"In force, with these drop-ins: {', '.join(map(str, files[1:])) or 'none'}.")
 
 
 def enabled(subject: Subject) -> Verdict:

@@ -84,8 +84,9 @@ def disk_error(error: OSError, directory: Path) -> OperationFailed:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return _disk_full(directory, "no space was left while writing")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        place = directory.resolve() if directory.is_symlink() else directory.parent
         hint = (
-            f"Let the service write there by ReadWritePaths={directory.parent} in {_DROP_IN} (paths.conf.example is"
+            f"Let the service write there by ReadWritePaths={place} in {_DROP_IN} (paths.conf.example is"
             " beside it); if it may already, see the mount and the owner of the directory."
         )
         return OperationFailed("not-writable", f"{directory} can't be written: {error.strerror}.", hint=hint)

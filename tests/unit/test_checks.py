@@ -16,6 +16,7 @@ from arcbackupd.checks import (
     Finding,
     State,
     Verdict,
+    containers,
     examine,
     failed,
     files,
@@ -29,7 +30,7 @@ from arcbackupd.checks.all import CHECKS, checks_of
 from arcbackupd.checks.subject import Living, Subject
 from arcbackupd.errors import OperationFailed
 from arcbackupd.settings import DestinationTable, Settings, load_settings
-from arcbackupd.stack import open_engine
+from arcbackupd.stack import ServiceState, open_engine
 
 
 def nothing_runs() -> str | None:
@@ -152,6 +153,12 @@ def test_the_directory_is_written_to_and_nothing_stays(subject: Subject) -> None
     assert list(place.parent.iterdir()) == [place]
 
 
+def test_something_else_in_the_place_of_the_directory_is_a_failure(subject: Subject) -> None:
+    files.backups_dir(subject).touch()
+    (finding,) = examine([Check("directory", "", files.directory)], subject)
+    assert (finding.state, "is not a directory" in finding.message) == (State.FAILED, True)
+
+
 def test_a_shared_path_that_is_not_there_is_a_failure(subject: Subject) -> None:
     files.backups_dir(subject).parent.rmdir()
     (finding,) = examine([Check("directory", "", files.directory)], subject)
@@ -197,6 +204,18 @@ def test_the_newest_backup_is_too_old_from_the_age_on_that_status_warns_at(subje
     assert (aged(1.9), aged(2.1)) == (State.OK, State.WARNING)
     assert files.last_backup(living(subject)).state is State.WARNING
     assert files.last_backup(subject).state is State.SKIPPED
+
+
+# The containers
+
+
+def test_a_service_that_was_unhealthy_when_it_ended_stands_still(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = ServiceState("arcsecond-api", running=False, started_at="", health="unhealthy")
+    monkeypatch.setattr(type(subject.engine), "services", lambda _: [ended])
+    verdict = containers.services(subject)
+    assert (verdict.state, "arcsecond-api stand still" in verdict.message) == (State.OK, True)
 
 
 # The host
