@@ -419,7 +419,10 @@ def _check_readable(path: Path) -> None:
     try:
         path.open("rb").close()
     except FileNotFoundError:
-        hint = f"Copy config.example.toml there, or name another file with --config or {CONFIG_VARIABLE}."
+        hint = (
+            "`sudo arcbackupd setup` writes it. Or copy config.example.toml there, or name another file with"
+            f" --config or {CONFIG_VARIABLE}."
+        )
         raise UsageError("configuration", f"There is no configuration file {path}.", hint=hint) from None
     except OSError as error:
         hint = "Run it as root, or give this user the right to read the file."

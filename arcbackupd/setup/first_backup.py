@@ -19,6 +19,8 @@ from arcbackupd.setup.steps import Say
 _BEGIN_SECONDS = 20.0
 """The daemon takes a backup by itself when it starts and there is none; if it doesn't begin within that, we ask."""
 _LOOK_SECONDS = 0.25
+_SEEN_TO_NEXT = "last-backup"
+"""The finding that isn't told, since `FirstBackup` follows."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Diagnose:
         with Connection(self.socket) as daemon:
             *_, last = daemon.stream("Diagnose")
         for finding in last["findings"]:
-            if finding["state"] in (State.WARNING, State.FAILED):
+            if finding["state"] in (State.WARNING, State.FAILED) and finding["name"] != _SEEN_TO_NEXT:
                 say(rendered(finding, screen))
         if last["state"] == State.FAILED:
             hint = "The hints above tell what to do; then run it again. The service runs, and tries on."
