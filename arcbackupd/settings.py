@@ -40,6 +40,8 @@ from arcbackupd.niceness import IoClass
 
 DEFAULT_CONFIG = Path("/etc/arcbackupd/config.toml")
 CONFIG_VARIABLE = "ARCBACKUPD_CONFIG"
+OR_CREDENTIAL = " (a credential of the service is seen by the service alone: `arcbackupctl doctor`)"
+"""What to add where a secret lacks: an operator's shell, unlike the daemon, has no credentials directory."""
 _UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3}
 
 

@@ -26,7 +26,7 @@ from pydantic import AfterValidator, Field, SecretStr, model_validator
 from arcbackupd import __version__
 from arcbackupd.alarms import AlarmError, AlarmSettings
 from arcbackupd.log import redact
-from arcbackupd.settings import AbsolutePath, Duration
+from arcbackupd.settings import OR_CREDENTIAL, AbsolutePath, Duration
 
 _ANSWER_LIMIT = 64 << 10
 _BLOCK = 8 << 10
@@ -67,7 +67,7 @@ class HttpSettings(AlarmSettings):
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
         if (self.url is None) == (self.url_file is None):
-            raise ValueError("give either url or url_file")
+            raise ValueError(f"give either url or url_file{OR_CREDENTIAL}")
         return self
 
     def address(self) -> str:

@@ -45,7 +45,7 @@ from arcbackupd.destinations.transfers import checked, lacking, taken
 from arcbackupd.dotenv import DotenvError, parse_dotenv
 from arcbackupd.files import write_atomically
 from arcbackupd.log import redact
-from arcbackupd.settings import AbsolutePath
+from arcbackupd.settings import OR_CREDENTIAL, AbsolutePath
 
 _OLDEST = (0, 14)
 """Debian 12's, the oldest that this is tried with."""
@@ -96,9 +96,9 @@ class ResticSettings(DestinationSettings):
     @model_validator(mode="after")
     def _one_of_each(self) -> Self:
         if (self.repository is None) == (self.repository_file is None):
-            raise ValueError("give either repository or repository_file")
+            raise ValueError(f"give either repository or repository_file{OR_CREDENTIAL}")
         if (self.password is None) == (self.password_file is None):
-            raise ValueError("give either password or password_file")
+            raise ValueError(f"give either password or password_file{OR_CREDENTIAL}")
         return self
 
 

@@ -165,6 +165,11 @@ def test_what_cannot_be_right_is_a_configuration_error_without_the_value(kind: s
     assert "hunter2" not in caught.value.message
 
 
+def test_a_url_that_lacks_in_a_shell_may_be_a_credential_of_the_service() -> None:
+    with pytest.raises(UsageError, match="seen by the service alone: `arcbackupctl doctor`"):
+        make("ping")
+
+
 def test_a_url_can_stand_in_a_file_and_is_masked_wherever_it_would_be_logged(
     server: AlarmServer, tmp_path: Path
 ) -> None:
