@@ -350,7 +350,10 @@ def _start_once(command: Command, program: str, stdin: int, stdout: int, stderr:
 
 def _environment(command: Command) -> dict[str, str]:
     inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-    return {"PATH": os.defpath, "HOME": "/nonexistent", **inherited, "LC_ALL": "C.UTF-8", **command.environment}
+    # A service has no home, and its user needn't have one; podman, unless it may mount, ends where there is none.
+    home = inherited.pop("HOME", "/")
+    home = home if home and Path(home).is_dir() else "/"
+    return {"PATH": os.defpath, "HOME": home, **inherited, "LC_ALL": "C.UTF-8", **command.environment}
 
 
 def _wait(process: sh.RunningCommand, timeout: float | None) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -16,7 +18,7 @@ from tests.e2e.support import (
 )
 from tests.harness.daemon import Daemon
 from tests.harness.engine import Engine, EngineUnavailable
-from tests.harness.process import wait_until
+from tests.harness.process import run, wait_until
 from tests.harness.stack import ArcsecondStack
 from tests.require import require
 
@@ -63,6 +65,19 @@ def test_main_job_on_podman(pod_stack: ArcsecondStack) -> None:
             pod_stack.wait_backend()  # while it is held, nothing can be run in it
             pod_stack.manage("migrate", "targets", "0003_object_class_index")
             pod_stack.remove_migration(migration)
+
+
+def test_podman_answers_who_has_no_home_and_may_not_mount(podman_engine: Engine) -> None:
+    """So it is within the unit's sandbox, where podman takes itself for one of an ordinary user."""
+    look = (
+        "from arcbackupd.settings import Engine; from arcbackupd.stack import open_engine;"
+        f"print(open_engine(Engine(kind='podman', socket='{podman_engine.url}')).version())"
+    )
+    may_not_mount = ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"]
+    for home in ((), ("HOME=/home/nobody-has-this",)):
+        environment = ["env", "-i", f"PATH={os.environ['PATH']}", *home]
+        said = run([*environment, *may_not_mount, sys.executable, "-c", look])
+        assert said.stdout.startswith("Podman ")
 
 
 def test_a_drill_in_a_container_on_podman_leaves_nothing(pod_stack: ArcsecondStack) -> None:
