@@ -62,7 +62,7 @@ def look(config: Path, kind: str | None) -> Host:
     _require_installed(units)
     text = _text(config)
     settings = settings_of(config, text or "")
-    engine, containers = _engine(settings.engine, kind or explicit(text or "", "engine.kind"))
+    engine, containers = find_engine(settings.engine, kind or explicit(text or "", "engine.kind"))
     homes = [Path(user.pw_dir) for user in pwd.getpwall() if _is_login(user)]
     places = installs.candidates(containers, homes, Path.cwd())
     group_exists, members = _group(settings.control.group)
@@ -108,8 +108,8 @@ def _properties(unit: str) -> dict[str, str]:
     return {"ReadWritePaths": "", "UnitFileState": "", **dict(line.split("=", 1) for line in lines if "=" in line)}
 
 
-def _engine(settings: EngineSettings, kind: str | None) -> tuple[EngineSettings, list[Labelled]]:
-    """The engine of that kind and its containers; unless it was said, docker, or podman if only that has some.
+def find_engine(settings: EngineSettings, kind: str | None) -> tuple[EngineSettings, list[Labelled]]:
+    """The engine of that kind and its containers; if it wasn't said, of one with an observatory.
 
     Raise OperationFailed when none answers.
     """
@@ -125,7 +125,7 @@ def _engine(settings: EngineSettings, kind: str | None) -> tuple[EngineSettings,
             failures.append(error)
     if not answers:
         raise failures[0]
-    return next((answer for answer in answers if answer[1]), answers[0])
+    return max(answers, key=lambda answer: (bool(installs.installs(installs.running(answer[1]))), bool(answer[1])))
 
 
 def _group(name: str) -> tuple[bool, frozenset[str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,9 +30,13 @@ def is_install(directory: Path) -> bool:
 
 def candidates(containers: Iterable[Labelled], homes: Iterable[Path], here: Path) -> list[Path]:
     """Where an installation may be, likeliest first: what runs, the usual places, homes, the working directory."""
-    running = (Path(path) for container in containers if (path := container.labels.get(PROJECT_DIR)))
     below = (path for home in homes for path in [*sorted(home.glob("arcsecond*")), home])
-    return list(dict.fromkeys([*running, *map(Path, _USUAL), *below, here]))
+    return list(dict.fromkeys([*running(containers), *map(Path, _USUAL), *below, here]))
+
+
+def running(containers: Iterable[Labelled]) -> Iterator[Path]:
+    """The directories of the projects that Compose made containers from."""
+    return (Path(path) for container in containers if (path := container.labels.get(PROJECT_DIR)))
 
 
 def installs(places: Iterable[Path], test: Callable[[Path], bool] = is_install) -> list[Path]:

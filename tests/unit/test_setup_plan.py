@@ -20,10 +20,11 @@ from arcbackupd.setup import installs
 from arcbackupd.setup.dialogue import Dialogue
 from arcbackupd.setup.drop_in import quoted, wanted_text
 from arcbackupd.setup.first_backup import refuse_during_restore
-from arcbackupd.setup.host import DROP_IN, Host, settings_of
+from arcbackupd.setup.host import DROP_IN, Host, find_engine, settings_of
 from arcbackupd.setup.plan import Answers, Plan, make_plan
 from arcbackupd.setup.run import Wanted, answered
 from arcbackupd.setup.steps import RunProgram, WriteFile
+from arcbackupd.stack.containers import ContainerEngine
 from arcbackupd.stack.engine import Labelled
 from tests.unit.control_service import RESTORE, SmallService, serving, status_reply
 
@@ -231,6 +232,31 @@ def test_what_runs_comes_first_and_each_installation_once(tmp_path: Path) -> Non
     assert places[0] == tmp_path / "link"
     assert {Path("/srv/arcsecond"), Path("/opt/arcsecond"), tmp_path, Path("/cwd")} <= set(places)
     assert installs.installs(places, lambda place: "arcsecond-2" in str(place.resolve())) == [tmp_path / "link"]
+
+
+@pytest.mark.parametrize(
+    ("docker", "podman", "found"),
+    [
+        ((), (), "docker"),
+        ((), ("elsewhere",), "podman"),
+        (("elsewhere",), ("elsewhere",), "docker"),
+        (("elsewhere",), ("install",), "podman"),
+        (("install",), ("install",), "docker"),
+    ],
+)
+def test_of_two_engines_it_is_the_one_that_has_the_observatory(
+    install: Path, monkeypatch: pytest.MonkeyPatch, docker: tuple[str, ...], podman: tuple[str, ...], found: str
+) -> None:
+    places = {"install": install, "elsewhere": install / "elsewhere"}
+    runs = {"docker": docker, "podman": podman}
+
+    def of_engine(engine: ContainerEngine, _: str) -> list[Labelled]:
+        kind = "podman" if "podman" in str(vars(engine)) else "docker"
+        return [labelled("db", places[name], "arcsecond-db") for name in runs[kind]]
+
+    monkeypatch.setattr(ContainerEngine, "labelled", of_engine)
+    assert find_engine(STANDARD, None)[0].kind == found
+    assert find_engine(STANDARD, "podman")[0].kind == "podman"
 
 
 def test_the_databases_container_is_found_by_name_service_or_image(tmp_path: Path) -> None:
