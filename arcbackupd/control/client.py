@@ -98,7 +98,8 @@ class Connection:
         self._socket.settimeout(_GREETING_SECONDS if limit is None else min(limit, _GREETING_SECONDS))
         message = self._next_message(method)
         self._socket.settimeout(limit)
-        version = (message.get("parameters") or {}).get("version")
+        parameters = message.get("parameters")
+        version = parameters.get("version") if isinstance(parameters, dict) else None
         self.daemon_version = version if isinstance(version, str) else None
 
     def _next_message(self, method: str) -> dict[str, Any]:
@@ -110,7 +111,7 @@ class Connection:
         del self._buffer[: end + 1]
         try:
             message = json.loads(raw)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise _not_the_daemon(self.path) from error
         if not isinstance(message, dict):
             raise _not_the_daemon(self.path)

@@ -14,6 +14,9 @@ from arcbackupd.ctl.words import ago, clean, parsed
 from arcbackupd.errors import ArcbackupdError, DaemonUnreachable
 
 _CODES = {"ok": 0, "warning": 1, "critical": 2}
+_LONGEST = 300
+_LISTED = 10
+"""Problems in lines of their own: Nagios takes no more than some kilobytes, NRPE may take one."""
 _NAMES = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
 
 
@@ -27,7 +30,7 @@ def check(session: Session) -> int:
         code, text = _CODES["critical"], _line(error.message)
     except ArcbackupdError as error:
         code, text = STATUS_UNKNOWN, _line(error.message)
-    except (LookupError, TypeError):
+    except Exception:  # noqa: BLE001 - whatever a reply holds: any other exit status than this one has a meaning
         code, text = STATUS_UNKNOWN, "the daemon's reply is not what this client expects: restart the daemon"
     session.say(f"ARCBACKUPD {_NAMES[code]} - {text}")
     return code
@@ -37,7 +40,8 @@ def plugin_output(reply: Row, now: datetime) -> str:
     """The first line without what it begins with, then a line a problem."""
     problems = [f"{problem['severity'].upper()}: {problem['message']}" for problem in reply["problems"]]
     figures = " ".join(_figures(reply, now))
-    return "\n".join([f"{_line(_summary(reply))} | {figures}", *map(_line, problems)])
+    more = [f"and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else []
+    return "\n".join([f"{_summary(reply)} | {figures}", *map(_line, problems[:_LISTED]), *more])
 
 
 def _summary(reply: Row) -> str:
@@ -46,12 +50,13 @@ def _summary(reply: Row) -> str:
     if not problems:
         return last
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return f"{problems[0]['message']}{more}; {last}"
+    return f"{_line(problems[0]['message'])}{more}; {last}"
 
 
 def _line(text: str) -> str:
-    """What has a meaning of its own in the output can't come from a message."""
-    return " ".join(clean(text).replace("|", "/").split())
+    """What has a meaning of its own in the output can't come from a message, nor push the rest of it out."""
+    line = " ".join(clean(text).replace("|", "/").split())
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 3]}..."
 
 
 def _figures(reply: Row, now: datetime) -> Iterator[str]:
@@ -64,7 +69,7 @@ def _figures(reply: Row, now: datetime) -> Iterator[str]:
             warn, critical = limits["upload_warn_after_s"], limits["upload_critical_after_s"]
             yield f"{_label('upload_age_' + row['name'])}={age:.0f}s;{warn:.0f};{critical:.0f};0"
     if room:
-        yield f"free={room['free']}B;;;0;{room['total']}"
+        yield f"free={room['free']:d}B;;;0;{room['total']:d}"
     yield f"problems={len(reply['problems'])};;;0"
 
 

@@ -77,6 +77,19 @@ def test_a_stream_yields_every_reply_and_ends(tmp_path: Path) -> None:
         assert "backups" in daemon.call("List")
 
 
+@pytest.mark.parametrize("strange", [[1], "x", None])
+def test_a_greeting_without_a_version_is_no_error(tmp_path: Path, strange: object) -> None:
+    answer = said({"parameters": strange}, {"parameters": {"backups": []}})
+    with answering(tmp_path / "s", answer), Connection(str(tmp_path / "s")) as daemon:
+        assert daemon.call("List") == {"backups": []}
+        assert daemon.daemon_version is None
+
+
+def test_an_answer_that_nests_without_end_is_not_the_daemons(tmp_path: Path) -> None:
+    with answering(tmp_path / "s", lambda accepted: accepted.sendall(b"[" * 200_000 + b"\0")):
+        assert raised_by(tmp_path / "s").code == "not-the-daemon"
+
+
 def test_the_daemons_version_is_known_after_the_first_call_without_another_round_trip(tmp_path: Path) -> None:
     with serving(tmp_path / "s"), Connection(str(tmp_path / "s")) as daemon:
         assert daemon.daemon_version is None

@@ -88,6 +88,44 @@ def test_for_the_plugin_no_daemon_is_critical_and_a_refusal_unknown(
     assert len(out.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"state": []},
+        {"last_good": {"age_s": "1"}},
+        {"last_good": {"age_s": int("9" * 400)}},
+        {"problems": [{"severity": 3, "message": "x"}]},
+        {"problems": ["x"]},
+        {"problems": None},
+        {"limits": None},
+        {"room": {"free": "1|a=2\n", "total": 2}},
+        {"destinations": [{"name": "nas", "done_at": 3, "more": 1}, 7]},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_whatever_the_daemon_replies_the_plugin_says_unknown_in_one_line(
+    running: Running, capfd: pytest.CaptureFixture[str], changes: dict[str, object]
+) -> None:
+    running.service.status_is = status_reply(**changes)
+    status, out = run(capfd, "status", "--nagios")
+    assert (status, len(out.splitlines())) == (3, 1)
+    assert out.startswith("ARCBACKUPD UNKNOWN - the daemon's reply is not what this client expects")
+
+
+def test_however_many_problems_there_are_the_plugin_keeps_to_what_nagios_takes(
+    running: Running, capfd: pytest.CaptureFixture[str]
+) -> None:
+    problems = [{**PROBLEM, "message": "m" * 5000, "subject": str(number)} for number in range(1000)]
+    running.service.status_is = status_reply(state="warning", problems=problems)
+    status, out = run(capfd, "status", "--nagios")
+    assert status == 1
+    assert len(out) < 4096
+    first, *more = out.splitlines()
+    assert "... (and 999 more); last good backup " in first
+    assert "last_good_age=" in first
+    assert more[-1] == "and 990 more"
+
+
 def test_alarms_shows_how_each_stands_and_says_when_there_is_none(
     running: Running, capfd: pytest.CaptureFixture[str]
 ) -> None:
