@@ -11,15 +11,19 @@ UNFINISHED = ".unfinished"
 """How hidden names in the state directory end that a killed process leaves, and the next start removes."""
 
 
-def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Replace a file's contents, durably. The file is created with its final mode."""
+def write_atomically(path: Path, data: bytes, mode: int = 0o600, *, durably: bool = True) -> None:
+    """Replace a file's contents. The file is created with its final mode.
+
+    Not ``durably``: readers see the old or the new one all the same; after a power cut it may be empty.
+    """
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED)
     try:
         with os.fdopen(descriptor, "wb") as file:
             os.fchmod(descriptor, mode)
             file.write(data)
             file.flush()
-            os.fsync(descriptor)
+            if durably:
+                os.fsync(descriptor)
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

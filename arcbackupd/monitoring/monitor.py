@@ -148,7 +148,8 @@ def _seconds_asleep() -> float:
 def write_textfile(path: Path, text: str) -> Problem | None:
     """Replace the file whole, readable by everybody; return why that isn't possible."""
     try:
-        write_atomically(path, text.encode(), _MODE)
+        # Each minute, beside the dumps: what a power cut takes is there again soon after it.
+        write_atomically(path, text.encode(), _MODE, durably=False)
     except OSError as error:
         message = f"The metrics can't be written to {path}: {error.strerror}."
         return Problem("metrics-not-written", message, _HINT, Severity.WARNING)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -82,6 +83,18 @@ def test_what_is_wrong_is_noticed_while_nothing_happens_and_the_metrics_are_ther
 
     stage.run(script)
     assert "arcbackupd_metrics_timestamp_seconds" in stage.textfile.read_text()
+
+
+def test_the_metrics_are_replaced_whole_without_waiting_for_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _descriptor: pytest.fail("the disk was waited for"))
+    path = tmp_path / "arcbackupd.prom"
+    path.write_text("old")
+    with path.open() as reader:
+        assert module.write_textfile(path, "new") is None
+        assert (reader.read(), path.read_text()) == ("old", "new")
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_look_that_hangs_is_told_with_what_was_known_before_and_is_not_begun_twice(stage: Stage) -> None:
