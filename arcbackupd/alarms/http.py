@@ -11,9 +11,11 @@ import re
 import socket
 import ssl
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from datetime import timedelta
 from functools import partial
 from http import HTTPStatus
@@ -134,12 +136,14 @@ def _read_through(answer: Any) -> None:
 
 
 class _Limit:
-    """Ends a connection when its time is over: a socket's own limit begins anew with every byte."""
+    """Ends a request when its time is over: a socket's own limit begins anew with every address and every byte."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self.passed = False
-        self._socket: socket.socket | None = None
+        self._end_at = time.monotonic() + seconds
+        self._changing = threading.Lock()
+        self._connected: socket.socket | None = None
         self._timer = threading.Timer(seconds, self._end)
         self._timer.daemon = True
 
@@ -149,18 +153,60 @@ class _Limit:
 
     def __exit__(self, *_exception: object) -> None:
         self._timer.cancel()
+        with self._changing:
+            if self._connected is not None:
+                self._connected.close()
+                self._connected = None
 
-    def watch(self, connected: socket.socket) -> None:
-        self._socket = connected
+    def connect(self, address: tuple[str, int], *_others: object) -> socket.socket:
+        """A connection to a name and port, which ends with the limit whatever is done over it. Raise OSError."""
+        failure: OSError = TimeoutError()
+        for numeric in _resolved(address, self._left()):
+            try:
+                connected = socket.create_connection(numeric, self._left())
+            except OSError as error:
+                failure = error
+            else:
+                self._watch(connected)
+                return connected
+        raise failure
+
+    def _left(self) -> float:
+        left = self._end_at - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return left
+
+    def _watch(self, connected: socket.socket) -> None:
+        """By a descriptor of its own: TLS takes the other one over, and in its handshake nobody has it."""
+        with self._changing:
+            self._connected = connected.dup()
         if self.passed:
             self._end()
 
     def _end(self) -> None:
         self.passed = True
-        if self._socket is not None:
-            with contextlib.suppress(OSError):
-                # Not of the TLS socket: it would wait for the other side.
-                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+        with self._changing, contextlib.suppress(OSError):
+            if self._connected is not None:
+                self._connected.shutdown(socket.SHUT_RDWR)
+
+
+def _resolved(address: tuple[str, int], seconds: float) -> list[tuple[str, int]]:
+    """The numeric addresses of a name. Raise OSError, TimeoutError when that takes longer.
+
+    In a thread that is left alone then: nothing ends the resolver before its own limits, of half a minute and more.
+    """
+    found: Future[list[tuple[str, int]]] = Future()
+
+    def resolve() -> None:
+        try:
+            rows = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
+            found.set_result([(str(row[4][0]), int(row[4][1])) for row in rows])
+        except Exception as error:  # noqa: BLE001 - whoever waits for it tells it
+            found.set_exception(error)
+
+    threading.Thread(target=resolve, name="resolve", daemon=True).start()
+    return found.result(seconds)
 
 
 def _opener(ca_file: Path | None, limit: _Limit) -> urllib.request.OpenerDirector:
@@ -201,28 +247,19 @@ class _Https(urllib.request.HTTPSHandler):
         self._limit, self._tls = limit, context
 
     def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        connect = partial(_TlsConnection, self._limit)
-        return self.do_open(connect, req, context=self._tls)
+        return self.do_open(partial(_TlsConnection, self._limit), req, context=self._tls)
 
 
 class _Connection(http.client.HTTPConnection):
     def __init__(self, limit: _Limit, host: str, **options: Any) -> None:
         super().__init__(host, **options)
-        self._limit = limit
-
-    def connect(self) -> None:
-        super().connect()
-        self._limit.watch(self.sock)
+        self._create_connection = limit.connect
 
 
 class _TlsConnection(http.client.HTTPSConnection):
     def __init__(self, limit: _Limit, host: str, **options: Any) -> None:
         super().__init__(host, **options)
-        self._limit = limit
-
-    def connect(self) -> None:
-        super().connect()
-        self._limit.watch(self.sock)
+        self._create_connection = limit.connect
 
 
 def _refused(host: str, status: int) -> AlarmError:

@@ -93,6 +93,10 @@ def _handler(server: AlarmServer) -> type[BaseHTTPRequestHandler]:
             with contextlib.suppress(OSError):  # the client has had enough
                 _behave(self, server)
 
+        def do_CONNECT(self) -> None:
+            with contextlib.suppress(OSError):
+                _behave(self, server)
+
         def do_GET(self) -> None:
             server.received.append(Received("GET", self.path, dict(self.headers.items()), b""))
             self.send_response(200)

@@ -6,10 +6,13 @@ import email
 import email.policy
 import hashlib
 import hmac
+import os
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from datetime import UTC, datetime
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -116,6 +119,44 @@ def test_what_a_bad_server_does_is_told_in_time_and_without_the_secret_part_of_i
     assert (error.code, error.passing) == (code, passing)
     assert told in error.message
     assert "s3cr3t" not in error.message + error.hint
+
+
+def test_the_limit_is_of_the_whole_try_a_proxy_that_drips_included(
+    server: AlarmServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.behave = "drip"
+    monkeypatch.setenv("https_proxy", server.url)
+    monkeypatch.setenv("no_proxy", "")
+    ping = make("ping", url="https://hc.example.org/check", timeout="500ms")
+    error = ended_in_time(ping.test)
+    assert "hc.example.org can't be reached: no answer within 0.5 s" in error.message
+
+
+def ended_in_time(tell: Callable[[], None]) -> AlarmError:
+    """Return the error of what ends by itself."""
+    found: Future[AlarmError] = Future()
+    threading.Thread(target=lambda: found.set_result(refused(tell)), daemon=True).start()
+    return found.result(30)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for a network of its own")
+def test_the_limit_is_of_the_whole_try_a_name_server_that_never_answers_included(tmp_path: Path) -> None:
+    (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.1\noptions timeout:30 attempts:5\n")
+    script = (
+        f"mount --bind {tmp_path}/resolv.conf /etc/resolv.conf && ip link set lo up && exec {sys.executable} -c"
+    )
+    argv = ["unshare", "--mount", "--net", "sh", "-c", f'{script} "$0"', NAME_SERVER]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "hc.example.org can't be reached: no answer within 0.5 s.\n", done.stderr
+
+
+NAME_SERVER = """
+import socket
+from tests.integration.test_alarms import make, refused
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+    silent.bind(("127.0.0.1", 53))
+    print(refused(make("ping", url="http://hc.example.org/", timeout="500ms").test).message)
+"""
 
 
 def test_an_answer_without_end_is_not_waited_for(server: AlarmServer) -> None:
