@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 
@@ -42,7 +42,7 @@ def _jobs_of(item: LoadedAlarm | FailedAlarm) -> set[str]:
 
 @dataclass(frozen=True)
 class AlarmState:
-    """How an alarm stands: ``told_at`` is when it was last delivered to since the daemon's start."""
+    """How an alarm stands: ``told_at`` is when it was last delivered to."""
 
     name: str
     kind: str
@@ -68,7 +68,7 @@ class Alarms:
     def __init__(self, settings: Settings, jobs: Collection[str], memory: AlarmMemory, host: str) -> None:
         """Raise UsageError, as `load` does."""
         self._loaded = load(settings, jobs, host)
-        memory.keep(self._loaded)
+        memory.keep({name: _jobs_of(item) for name, item in self._loaded.items()})
         self._couriers = {
             name: Courier(item.alarm, memory)
             for name, item in self._loaded.items()
@@ -79,11 +79,11 @@ class Alarms:
                 _log.error(f"Alarm {item.name} can't be used: {item.problem}", alarm=item.name, hint=item.hint)
 
     def succeed(self, previous: Alarms) -> None:
-        """Take over how deliveries went of alarms that are the same: a reload solves nothing."""
+        """Forget how deliveries failed of alarms with other settings than before: a reload solves no other."""
         for name, courier in self._couriers.items():
             before = previous._couriers.get(name)
-            if before and before.delivers_to(courier):
-                courier.succeed(before)
+            if before and not before.delivers_to(courier):
+                before.retire()
 
     def hear(self, signal: JobBegan | JobEnded) -> None:
         """Tell what happened to a job."""
@@ -119,13 +119,14 @@ class Alarms:
         if isinstance(item, FailedAlarm):
             return AlarmState(name, item.kind, None, item.problem, item.hint, unusable=True)
         courier = self._couriers[name]
-        last = courier.last
+        state = AlarmState(name, item.kind, courier.told_at)
         if seconds := courier.hanging:
             hint = "A restart of the daemon ends it; its plugin should end by itself."
-            return AlarmState(name, item.kind, None, f"It has been at a delivery for {seconds:.0f} s.", hint)
-        if last is None:
-            return AlarmState(name, item.kind, None)
-        return AlarmState(name, item.kind, courier.told_at, last.problem, last.hint)
+            return replace(state, problem=f"It has been at a delivery for {seconds:.0f} s.", hint=hint)
+        if failure := courier.failure:
+            again = f"`arcbackupctl alarms test {name}` tries it now."
+            return replace(state, problem=failure.problem, hint=f"{failure.hint} {again}".strip())
+        return state
 
     def _named(self, name: str | None) -> list[str]:
         configured = f"Configured: {', '.join(sorted(self._loaded)) or 'none'}."

@@ -6,16 +6,16 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 from arcbackupd.alarms import Alarm, AlarmError, JobAlarm, JobBegan, JobEnded, StateAlarm
-from arcbackupd.alarms.memory import AlarmMemory
-from arcbackupd.alarms.news import News, Standing, Told, news, standing
+from arcbackupd.alarms.memory import AlarmMemory, Failure
+from arcbackupd.alarms.news import News, news, standing, told_by
 from arcbackupd.alarms.words import clean
-from arcbackupd.errors import ArcbackupdError, describe
+from arcbackupd.errors import LONGEST_MESSAGE, ArcbackupdError, describe
 from arcbackupd.log import bound, get_logger
 from arcbackupd.messages import MessageId
 from arcbackupd.operations.health import Problem, Severity
@@ -25,23 +25,16 @@ UNDELIVERED = "alarm-undelivered"
 _PAUSES = (2.0, 10.0)
 """Seconds between the tries of one delivery."""
 _QUIET_SECONDS = (60.0, 600.0)
-"""How long news that couldn't be delivered rests: at first, and at most."""
+"""How long what couldn't be delivered rests: at first, and at most."""
 _HANGS_SECONDS = 1000.0
 """More than any built-in alarm needs for one delivery, all tries included: three of five minutes."""
 _log = get_logger()
 
 
-@dataclass(frozen=True)
-class Delivery:
-    """How a delivery went: all of it is ``None`` when well."""
-
-    problem: str | None = None
-    hint: str | None = None
-    code: str | None = None
-
-
 class Courier:
     """Delivers to one alarm. What comes while another of the same waits takes its place: the newest counts.
+
+    How a run ended is owed until it is delivered or a later run of that job has ended, also after a restart.
 
     Every method returns at once, and may be called from any thread.
     """
@@ -58,19 +51,27 @@ class Courier:
         self._quiet_until = 0.0
         self._busy_since: float | None = None
         self._testing: Future[None] | None = None
-        self.last: Delivery | None = None
-        """How the last delivery of this process went."""
-        self.told_at: datetime | None = None
-        """When the last one that went well did."""
+        self._retired = False
 
     def delivers_to(self, other: Courier) -> bool:
         """Whether the other one delivers to the same, in the same way."""
         mine, theirs = self._alarm, other._alarm
         return type(mine) is type(theirs) and mine.settings == theirs.settings
 
-    def succeed(self, previous: Courier) -> None:
-        """Take over how deliveries went."""
-        self.last, self.told_at = previous.last, previous.told_at
+    def retire(self) -> None:
+        """Other settings are in force: how it fares says nothing of the alarm any more."""
+        self._retired = True
+        self._memory.fail(self._alarm.name, None)
+
+    @property
+    def failure(self) -> Failure | None:
+        """Why the last delivery failed."""
+        return self._memory.of(self._alarm.name).failure
+
+    @property
+    def told_at(self) -> datetime | None:
+        """When the last delivery that went well did."""
+        return self._memory.of(self._alarm.name).delivered_at
 
     @property
     def hanging(self) -> float | None:
@@ -84,17 +85,23 @@ class Courier:
         alarm = self._alarm
         if not isinstance(alarm, JobAlarm) or signal.job not in alarm.settings.jobs:
             return
-        tell: Callable[[], None]
-        tell = partial(alarm.began, signal) if isinstance(signal, JobBegan) else partial(alarm.ended, signal)
-        self._queue((type(signal), signal.job), lambda: self._delivered(tell))
+        if isinstance(signal, JobBegan):
+            self._queue((JobBegan, signal.job), lambda: self._delivered(partial(alarm.began, signal)))
+        else:
+            problem = None if signal.problem is None else _short(signal.problem)
+            self._memory.owe(alarm.name, replace(signal, message=_short(signal.message), problem=problem))
+            self._queue_owed(alarm, signal.job)
 
     def consider(self, problems: Sequence[Problem], now: datetime) -> None:
-        """Deliver what is new about the state of the whole, if the alarm is for that."""
+        """Deliver what is owed, and what is new about the state of the whole, each if the alarm is for that."""
         alarm = self._alarm
-        if not isinstance(alarm, StateAlarm):
-            return
         self._latest = problems, now
-        if self._news(alarm) and time.monotonic() >= self._quiet_until:
+        if time.monotonic() < self._quiet_until:
+            return
+        if isinstance(alarm, JobAlarm) and self._busy_since is None:
+            for job in self._memory.of(alarm.name).owed:
+                self._queue_owed(alarm, job)
+        if isinstance(alarm, StateAlarm) and self._news(alarm):
             self._queue("news", lambda: self._tell_news(alarm))
 
     def test(self) -> Future[None]:
@@ -116,6 +123,9 @@ class Courier:
         """Wait for the end of it, so long; one that takes longer ends with the process."""
         if self._thread is not None:
             self._thread.join(max(seconds, 0))
+
+    def _queue_owed(self, alarm: JobAlarm[Any], job: str) -> None:
+        self._queue((JobEnded, job), lambda: self._tell_owed(alarm, job))
 
     def _queue(self, key: Hashable, deliver: Callable[[], object]) -> None:
         with self._changed:
@@ -140,7 +150,9 @@ class Courier:
         with bound(alarm=self._alarm.name):
             while deliver := self._next():
                 self._busy_since = time.monotonic()
+                self._memory.save()  # what is owed: to deliver it may outlast the process
                 _tried(deliver)  # whatever it raises: without its thread the alarm would be silent for good
+                self._memory.save()
                 self._busy_since = None
 
     def _next(self) -> Callable[[], object] | None:
@@ -160,28 +172,30 @@ class Courier:
             if error is None or not error.passing or pause is None or self._closing.wait(pause):
                 break
         self._note(error)
-        return error is None
-
-    def _tell_news(self, alarm: StateAlarm[Any]) -> None:
-        found = self._news(alarm)
-        if found is None:  # what was new has passed
-            return
-        if self._delivered(partial(alarm.tell, found[0])):
-            self._failures = 0
-            self._memory.remember(alarm.name, Told(problems=found[1], at=found[0].at))
-            return
+        if error is None:
+            self._failures, self._quiet_until = 0, 0.0
+            return True
         first, most = _QUIET_SECONDS
         self._quiet_until = time.monotonic() + min(first * 2**self._failures, most)
         self._failures = min(self._failures + 1, 10)
+        return False
 
-    def _news(self, alarm: StateAlarm[Any]) -> tuple[News, dict[str, Standing]] | None:
+    def _tell_owed(self, alarm: JobAlarm[Any], job: str) -> None:
+        ended = self._memory.of(alarm.name).owed.get(job)
+        if ended and self._delivered(partial(alarm.ended, ended)):
+            self._memory.settle(alarm.name, ended)
+
+    def _tell_news(self, alarm: StateAlarm[Any]) -> None:
+        found = self._news(alarm)  # what was new may have passed
+        if found and self._delivered(partial(alarm.tell, found)):
+            self._memory.tell(alarm.name, told_by(found, self._memory.of(alarm.name).told))
+
+    def _news(self, alarm: StateAlarm[Any]) -> News | None:
         problems, now = self._latest
         others = [problem for problem in problems if (problem.code, problem.subject) != (UNDELIVERED, alarm.name)]
-        told = self._memory.told(alarm.name)
+        told = self._memory.of(alarm.name).told
         least = Severity(alarm.settings.severity)
-        current = standing(others, told, now, least)
-        found = news(told, current, now, alarm.settings.remind, least)
-        return (found, current) if found else None
+        return news(told, standing(others, told, now, least), now, alarm.settings.remind, least)
 
     def _test(self, testing: Future[None]) -> None:
         error = _tried(self._alarm.test)
@@ -192,29 +206,39 @@ class Courier:
             testing.set_result(None)
 
     def _note(self, error: AlarmError | None) -> None:
-        before, now = self.last, datetime.now(UTC)
         name = self._alarm.name
+        if self._retired:
+            return
+        before = self._memory.of(name).failure
         if error is None:
-            self.last = Delivery()
-            self.told_at = now
-            if before and before.problem:
+            self._memory.deliver(name, datetime.now(UTC))
+            if before:
                 _log.info(f"Alarm {name} is delivered again")
             return
-        self.last = Delivery(error.message, error.hint, error.code)
-        if before is None or before.code != error.code:  # each change is told, not each try
-            text = f"Alarm {name} can't be delivered: {error.message}"
-            _log.error(text, hint=error.hint, error_code=error.code, message_id=MessageId.ALARM_UNDELIVERED)
+        failure = Failure(problem=_short(error.message), hint=_short(error.hint), code=_short(error.code))
+        self._memory.fail(name, failure)
+        if before is None or before.code != failure.code:  # each change is told, not each try
+            text = f"Alarm {name} can't be delivered: {failure.problem}"
+            _log.error(text, hint=failure.hint, error_code=failure.code, message_id=MessageId.ALARM_UNDELIVERED)
+
+
+def _short(value: object) -> str:
+    """A line of bounded length, whatever a plugin gave for one."""
+    return clean(str(value)[:LONGEST_MESSAGE])
 
 
 def _tried(tell: Callable[[], object]) -> AlarmError | None:
-    """Why it couldn't be told; a plugin can raise anything, and must not end the thread."""
+    """Why it couldn't be told; a plugin can raise anything, and must not end the thread.
+
+    Not only Exception: in a thread of its own nobody's cancellation or interrupt is meant.
+    """
     try:
         tell()
     except AlarmError as error:
         return error
     except ArcbackupdError as error:
         return AlarmError("alarm-failed", error.message, hint=error.hint)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - see above
+    except BaseException as error:  # noqa: BLE001 - see above
         _log.error("The alarm failed in a way that its plugin didn't foresee", exc_info=error)
         hint = "The journal has the traceback: `journalctl -u arcbackupd`."
         return AlarmError("alarm-failed", f"{clean(describe(error))}.", hint=hint)

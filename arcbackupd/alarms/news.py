@@ -1,4 +1,8 @@
-"""What there is to tell: the difference between what somebody was told last and how things are. Pure."""
+"""What there is to tell: the difference between what somebody was told last and how things are. Pure.
+
+What comes and goes all the time is not told each time: that a problem is solved or less severe is told once an hour
+at most, and until then it counts as it was. Bad news never wait.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,11 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 from arcbackupd.operations.health import Problem, Severity
 
 _RANK = [Severity.OK, Severity.WARNING, Severity.CRITICAL]
+_CALM = timedelta(hours=1)
+"""Between two pieces of good news of one problem."""
+_LONGEST = 1000
+"""Characters of what a problem says, or of its hint: plugins can say anything."""
+_LONGEST_NAME = 200
 
 
 class Standing(BaseModel):
@@ -29,12 +38,16 @@ class Standing(BaseModel):
 
 
 class Told(BaseModel):
-    """What somebody was told last: the problems by their keys, and when that was."""
+    """What somebody was told last: the problems by their keys, and when that was.
+
+    ``eased``: of which of them, and of those gone, he had good news within the last hour, and when.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     problems: dict[str, Standing] = {}
     at: AwareDatetime | None = None
+    eased: dict[str, AwareDatetime] = {}
 
 
 @dataclass(frozen=True)
@@ -62,34 +75,46 @@ class News:
 
 
 def standing(problems: Iterable[Problem], told: Told, now: datetime, least: Severity) -> dict[str, Standing]:
-    """The problems of at least a severity, by what tells them apart: code and subject, from the second on a number.
+    """The problems of at least a severity, worst first, by what tells them apart: code and subject, then a number.
 
-    What a problem says (an age, say) may change from look to look; that makes it no other problem.
+    What a problem says (an age, say) may change from look to look; that makes it no other problem. One that there
+    were good news of lately counts as it was told last.
     """
+    found = _found(problems, told, now, least)
+    for key, known in told.problems.items():
+        better = _rank(found.get(key)) < _rank(known)
+        if better and _within(told.eased.get(key), now, _CALM):
+            found[key] = known
+    return dict(sorted(found.items(), key=lambda item: -_rank(item[1])))
+
+
+def _found(problems: Iterable[Problem], told: Told, now: datetime, least: Severity) -> dict[str, Standing]:
     count: Counter[str] = Counter()
     found: dict[str, Standing] = {}
     for problem in problems:
         if _RANK.index(problem.severity) < _RANK.index(least):
             continue
-        name = f"{problem.code}/{problem.subject}" if problem.subject else problem.code
+        code, subject = _text(problem.code, _LONGEST_NAME), _text(problem.subject, _LONGEST_NAME)
+        name = f"{code}/{subject}" if subject else code
         count[name] += 1
         key = name if count[name] == 1 else f"{name}#{count[name]}"
         known = told.problems.get(key)
         found[key] = Standing(
             key=key,
-            code=problem.code,
-            subject=problem.subject,
-            message=_text(problem.message),
-            hint=problem.hint,
+            code=code,
+            subject=subject,
+            message=_text(problem.message, _LONGEST),
+            hint=_text(problem.hint, _LONGEST),
             severity=problem.severity,
             since=known.since if known else now,
         )
     return found
 
 
-def _text(message: str) -> str:
+def _text(value: str, longest: int) -> str:
     """What every encoding of it can hold: names of files may be no valid Unicode."""
-    return message.encode("utf-8", "replace").decode()
+    text = value.encode("utf-8", "replace").decode()
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def news(
@@ -119,6 +144,17 @@ def news(
     return found
 
 
+def told_by(found: News, told: Told) -> Told:
+    """What somebody was told last who was told these news."""
+    better = [*found.resolved, *(new for new in found.changed if _rank(new) < _rank(told.problems[new.key]))]
+    lately = {key: at for key, at in told.eased.items() if _within(at, found.at, _CALM)}
+    return Told(
+        problems={problem.key: problem for problem in found.problems},
+        at=found.at,
+        eased={**lately, **{problem.key: found.at for problem in better}},
+    )
+
+
 def _changed(before: Mapping[str, Standing], current: Mapping[str, Standing]) -> Iterator[Standing]:
     for key, value in current.items():
         if key in before and before[key].severity is not value.severity:
@@ -126,7 +162,16 @@ def _changed(before: Mapping[str, Standing], current: Mapping[str, Standing]) ->
 
 
 def _due(told_at: datetime | None, now: datetime, remind: timedelta | None) -> bool:
-    return remind is not None and (told_at is None or not timedelta() <= now - told_at < remind)
+    return remind is not None and not _within(told_at, now, remind)
+
+
+def _within(moment: datetime | None, now: datetime, span: timedelta) -> bool:
+    """Whether that was lately; what the clock says is yet to come wasn't."""
+    return moment is not None and timedelta() <= now - moment < span
+
+
+def _rank(problem: Standing | None) -> int:
+    return _RANK.index(problem.severity if problem else Severity.OK)
 
 
 def _worst(problems: Iterable[Standing]) -> Severity:

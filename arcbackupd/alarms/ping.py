@@ -6,6 +6,7 @@ also when this host is gone. A run that the daemon's end cut short isn't told: t
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import ClassVar
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
@@ -15,6 +16,7 @@ from arcbackupd.alarms.words import TEST, clean
 
 _BODY = 10_000
 """Characters of a reason: services keep no more."""
+_LATE = timedelta(minutes=5)
 _TEXT = {"Content-Type": "text/plain; charset=utf-8"}
 
 
@@ -33,10 +35,11 @@ class PingAlarm(JobAlarm[PingSettings]):
 
     def ended(self, signal: JobEnded) -> None:
         """See `JobAlarm.ended`."""
+        late = f" (it ended at {signal.ended_at:%Y-%m-%d %H:%M} UTC)" if _is_late(signal) else ""
         if signal.problem is None:
-            self._ping("", signal.run, f"{signal.job}: {signal.message or 'done'}")
+            self._ping("", signal.run, f"{signal.job}: {signal.message or 'done'}{late}")
         else:
-            self._ping("/fail", signal.run, f"{signal.job}: {signal.problem}")
+            self._ping("/fail", signal.run, f"{signal.job}: {signal.problem}{late}")
 
     def test(self) -> None:
         """A failure: a good ping would hide that backups are overdue."""
@@ -46,6 +49,11 @@ class PingAlarm(JobAlarm[PingSettings]):
         url = with_suffix(self.settings.address(), suffix, run)
         text = f"{self.host}: {clean(body)}"[:_BODY] if body else ""
         post(self.settings, url, text.encode(), _TEXT)
+
+
+def _is_late(signal: JobEnded) -> bool:
+    """Whether the time of the ping isn't that of the run, since it couldn't be delivered at first."""
+    return datetime.now(UTC) - signal.ended_at > _LATE
 
 
 def with_suffix(url: str, suffix: str, run: str | None) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import EntryPoint
 from typing import Any
 
@@ -22,6 +25,7 @@ from arcbackupd.log import get_logger, redact
 from arcbackupd.plugins import Failed, Plugins, wrong_settings
 
 GROUP = "arcbackupd.alarms"
+_LOAD_SECONDS = 10.0
 _LOOKS = {"title", "tags", "priority", "x-title", "x-tags", "x-priority", "markdown", "icon", "accept"}
 """Headers that say how a message looks: to mask their words, "arcbackupd" say, would spoil every text."""
 _log = get_logger()
@@ -59,17 +63,41 @@ def load_alarms(
 
 
 def _load(name: str, kind: str, own: Mapping[str, Any], host: str, plugins: Plugins) -> LoadedAlarm | FailedAlarm:
-    path = f"alarms.{name}"
     if kind not in plugins.names:
         hint = f"Installed: {', '.join(plugins.names) or 'none'}."
-        raise UsageError("configuration", f"{path}.type: no installed plugin provides {kind}", hint=hint)
+        raise UsageError("configuration", f"alarms.{name}.type: no installed plugin provides {kind}", hint=hint)
+    set_up = partial(_set_up, name, kind, own, host, plugins)
+    return set_up() if plugins.is_built_in(kind) else _in_time(name, kind, set_up)
+
+
+def _in_time(name: str, kind: str, set_up: Callable[[], LoadedAlarm | FailedAlarm]) -> LoadedAlarm | FailedAlarm:
+    """In a thread that is left alone when it hangs, at a network say: without the alarm, the daemon must start."""
+    done: Future[LoadedAlarm | FailedAlarm] = Future()
+
+    def work() -> None:
+        try:
+            done.set_result(set_up())
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it must not end the daemon
+            done.set_result(_not_set_up(name, kind, error))
+
+    try:
+        threading.Thread(target=work, name=f"load {name}", daemon=True).start()
+        return done.result(_LOAD_SECONDS)
+    except TimeoutError:
+        hint = "Look what its package waits for as it is imported and set up, then restart the daemon."
+        return FailedAlarm(name, kind, f"it isn't set up after {_LOAD_SECONDS:g} s", hint)
+    except RuntimeError as error:  # the host has no thread left
+        return _not_set_up(name, kind, error)
+
+
+def _set_up(name: str, kind: str, own: Mapping[str, Any], host: str, plugins: Plugins) -> LoadedAlarm | FailedAlarm:
     plugin = plugins.load(kind, Alarm, AlarmSettings)  # type: ignore[type-abstract]  # not to make one
     if isinstance(plugin, Failed):
         return FailedAlarm(name, kind, plugin.problem, plugin.hint)
     try:
         settings = plugin.Settings.model_validate(own)
     except ValidationError as error:
-        wrong = wrong_settings(path, error, built_in=plugins.is_built_in(kind))
+        wrong = wrong_settings(f"alarms.{name}", error, built_in=plugins.is_built_in(kind))
         return FailedAlarm(name, kind, wrong.problem, wrong.hint)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a validator of a plugin can raise anything
         return _not_set_up(name, kind, error)

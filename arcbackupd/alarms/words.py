@@ -15,6 +15,8 @@ SCHEMA = 1
 """Of the JSON document: fields are added under the same number, and never renamed."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 _SUBJECT = 150
+_LISTED = 50
+"""Problems that one message lists: whoever has more of them looks at the host."""
 TEST = "This is a test of arcbackupd's alarms: nothing is wrong. If you read it, alarms reach you."
 
 
@@ -67,7 +69,9 @@ def _state(news: News) -> str:
 
 def _section(heading: str, problems: Sequence[Standing], *, hints: bool = True) -> Iterator[str]:
     if problems:
-        yield "\n".join([heading, *(line for problem in problems for line in _lines(problem, hints=hints))])
+        listed = [line for problem in problems[:_LISTED] for line in _lines(problem, hints=hints)]
+        more = [f"- and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else []
+        yield "\n".join([heading, *listed, *more])
 
 
 def _lines(problem: Standing, *, hints: bool) -> Iterator[str]:
@@ -79,6 +83,12 @@ def _lines(problem: Standing, *, hints: bool) -> Iterator[str]:
 def document(news: News, host: str) -> bytes:
     """The same as JSON; docs/alarms.md has its fields."""
     event = "reminder" if news.reminder else "changed"
+    lists = {
+        "appeared": news.appeared,
+        "changed": news.changed,
+        "resolved": news.resolved,
+        "problems": news.problems,
+    }
     return _json(
         event,
         host,
@@ -86,10 +96,8 @@ def document(news: News, host: str) -> bytes:
         state=str(news.state),
         previous_state=str(news.before),
         summary=subject(news, host),
-        appeared=_rows(news.appeared),
-        changed=_rows(news.changed),
-        resolved=_rows(news.resolved),
-        problems=_rows(news.problems),
+        **{name: _rows(problems[:_LISTED]) for name, problems in lists.items()},
+        count={name: len(problems) for name, problems in lists.items()},
     )
 
 

@@ -35,8 +35,8 @@ from tests.harness.process import wait_until
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 OLD = Problem("last-good-old", "The newest good backup is 7.0 hours old.", "Take one.", Severity.CRITICAL)
 BEGAN = JobBegan("dump", "11111111-2222-3333-4444-555555555555")
-DONE = JobEnded("dump", BEGAN.run, NOW, "published backup-1.sql.gz", None)
-FAILED = JobEnded("dump", BEGAN.run, NOW, "", "The database does not accept connections.")
+DONE = JobEnded("dump", BEGAN.run, datetime.now(UTC), "published backup-1.sql.gz", None)
+FAILED = JobEnded("dump", BEGAN.run, datetime.now(UTC), "", "The database does not accept connections.")
 
 
 @pytest.fixture
@@ -374,9 +374,9 @@ def test_what_cannot_be_delivered_is_tried_some_times_logged_once_and_delivered_
         return what()
 
     one.consider([OLD], NOW)
-    wait_until(lambda: len(server.received) == 3 and one.last, "three tries")
-    assert one.last is not None
-    assert "503" in (one.last.problem or "")
+    wait_until(lambda: len(server.received) == 3 and one.failure, "three tries")
+    assert one.failure is not None
+    assert "503" in one.failure.problem
     wait_until(lambda: again(lambda: len(server.received) >= 6), "another three", interval=0.05)
     server.behave = "well"
     wait_until(lambda: again(lambda: one.told_at), "the delivery", interval=0.05)
@@ -438,7 +438,7 @@ def test_a_plugin_that_raises_or_exits_is_contained_and_one_that_hangs_is_told(m
     assert isinstance(one.test().exception(20), AlarmError)
     lamp.does = sys.exit  # type: ignore[attr-defined]
     one.consider([OLD], NOW)
-    wait_until(lambda: one.last and "SystemExit" in (one.last.problem or ""), "the failure")
+    wait_until(lambda: one.failure and "SystemExit" in one.failure.problem, "the failure")
     hang = threading.Event()
     lamp.does = lambda _news: hang.wait() and None  # type: ignore[attr-defined]
 

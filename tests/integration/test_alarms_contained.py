@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from datetime import UTC, datetime
 from importlib.metadata import EntryPoint
@@ -11,13 +12,24 @@ from typing import Any
 import pytest
 from pydantic import field_validator
 
-from arcbackupd.alarms import AlarmSettings, JobAlarm, JobEnded, StateAlarm, StateAlarmSettings, alarms
+from arcbackupd.alarms import (
+    AlarmError,
+    AlarmSettings,
+    JobAlarm,
+    JobEnded,
+    StateAlarm,
+    StateAlarmSettings,
+    alarms,
+    courier,
+    plugins,
+)
 from arcbackupd.alarms.alarms import Alarms
 from arcbackupd.alarms.courier import Courier
 from arcbackupd.alarms.memory import AlarmMemory
 from arcbackupd.alarms.plugins import GROUP, FailedAlarm, LoadedAlarm, load_alarms
 from arcbackupd.operations.health import Problem, Severity
 from arcbackupd.settings import Settings
+from tests.harness.process import wait_until
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 OLD = Problem("last-good-old", "The newest good backup is 7.0 hours old.", "Take one.", Severity.CRITICAL)
@@ -30,8 +42,11 @@ class Lamp(StateAlarm[Any]):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.told = threading.Event()
+        self.raises: BaseException | None = None
 
     def tell(self, _news: object) -> None:
+        if self.raises:
+            raise self.raises
         self.told.set()
 
     def test(self) -> None:
@@ -86,6 +101,77 @@ def test_a_plugin_that_lacks_what_its_callers_rely_on_is_one_that_cannot_be_used
     assert failed.hint
 
 
+@pytest.mark.parametrize("place", ["import", "__init__", "problem"])
+def test_a_plugin_that_hangs_while_it_is_set_up_keeps_the_daemon_from_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    (tmp_path / f"hanging_{place}.py").write_text(HANGING.replace("PLACE", place))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(plugins, "_LOAD_SECONDS", 0.3)
+    found = [EntryPoint("type", f"hanging_{place}:Lamp", GROUP)]
+    failed = load_alarms({"night": ("type", {})}, "dome", found=found)["night"]
+    assert isinstance(failed, FailedAlarm)
+    assert failed.problem == "it isn't set up after 0.3 s"
+
+
+HANGING = """
+import threading
+from arcbackupd.alarms import StateAlarm
+def hang(place):
+    if place == "PLACE":
+        threading.Event().wait()
+hang("import")
+class Lamp(StateAlarm):
+    def __init__(self, *arguments):
+        hang("__init__")
+    @classmethod
+    def problem(cls):
+        hang("problem")
+    def tell(self, news): ...
+    def test(self): ...
+"""
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, asyncio.CancelledError, GeneratorExit])
+def test_an_alarm_that_raises_what_no_exception_is_goes_on_telling(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[BaseException]
+) -> None:
+    monkeypatch.setattr(courier, "_QUIET_SECONDS", (0.01, 0.01))
+    loaded = load("Lamp")
+    assert isinstance(loaded, LoadedAlarm)
+    assert isinstance(loaded.alarm, Lamp)
+    loaded.alarm.raises = kind("x" * 1000)
+    one = Courier(loaded.alarm, AlarmMemory(tmp_path))
+    one.consider([OLD], NOW)
+    wait_until(lambda: one.failure, "the failure")
+    assert one.failure is not None
+    assert one.failure.problem.startswith(kind.__name__)
+    assert len(one.failure.problem) <= 500
+    loaded.alarm.raises = None
+
+    def told() -> bool:
+        one.consider([OLD], NOW)
+        return one.told_at is not None
+
+    wait_until(told, "the news")
+    one.close()
+    one.join(20)
+
+
+def test_what_an_alarm_says_of_its_failure_is_bounded_whatever_it_is(tmp_path: Path) -> None:
+    loaded = load("Lamp")
+    assert isinstance(loaded, LoadedAlarm)
+    assert isinstance(loaded.alarm, Lamp)
+    loaded.alarm.raises = AlarmError("code" * 10**6, 7, hint="\udcff\n" * 10**6)  # type: ignore[arg-type]
+    one = Courier(loaded.alarm, AlarmMemory(tmp_path))
+    one.consider([OLD], NOW)
+    one.close()
+    one.join(20)
+    assert one.failure is not None
+    assert (one.failure.problem, len(one.failure.code)) == ("7", 500)
+    assert AlarmMemory(tmp_path).of("night").failure == one.failure
+
+
 def test_what_breaks_one_alarm_reaches_neither_who_tells_it_nor_the_other_alarms(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,8 +204,8 @@ def test_an_alarm_for_which_the_host_has_no_thread_is_told_so_and_delivered_when
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
         one.consider([OLD], NOW)
-    assert one.last is not None
-    assert "can't start new thread" in (one.last.problem or "")
+    assert one.failure is not None
+    assert "can't start new thread" in one.failure.problem
     one.consider([OLD], NOW)
     assert loaded.alarm.told.wait(20)
     one.close()

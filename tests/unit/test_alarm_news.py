@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arcbackupd.alarms import words
-from arcbackupd.alarms.news import News, Told, news, standing
+from arcbackupd.alarms.news import News, Told, news, standing, told_by
 from arcbackupd.log import redact
 from arcbackupd.operations.health import Problem, Severity
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
 DAY = 24 * HOUR
 
@@ -34,7 +35,7 @@ class Listener:
         current = standing(problems, self.told, at, self.least)
         found = news(self.told, current, at, self.remind, self.least)
         if found and delivered:
-            self.told = Told(problems=current, at=at)
+            self.told = told_by(found, self.told)
         return found
 
 
@@ -143,6 +144,38 @@ def test_who_wants_the_critical_alone_hears_of_nothing_less_and_of_its_end() -> 
     assert "well" not in words.text(found, "dome")
 
 
+def test_what_comes_and_goes_each_minute_is_told_at_once_and_then_twice_an_hour_at_most() -> None:
+    listener = Listener(remind=None)
+    told = [n for n in range(240) if listener.hear(*([NAS] if n % 2 else []), at=NOW + n * MINUTE)]
+    assert told == [1, 2, 3, 62, 63, 122, 123, 182, 183]
+
+
+def test_what_gets_worse_and_better_each_minute_is_told_no_more_often() -> None:
+    listener = Listener(remind=None)
+    told = [n for n in range(120) if listener.hear(OLDER if n % 2 else OLD, at=NOW + n * MINUTE)]
+    assert told == [0, 1, 2, 3, 62, 63]
+
+
+def test_what_came_back_and_is_gone_for_good_is_told_as_solved_an_hour_after_it_was_last() -> None:
+    listener = Listener()
+    for minute, problems in enumerate([[NAS, OLDER], [OLDER], [NAS, OLDER]]):
+        assert listener.hear(*problems, at=NOW + minute * MINUTE)
+    assert listener.hear(OLDER, at=NOW + 3 * MINUTE) is None
+    worse = listener.hear(OLDER, CLOUD, at=NOW + 4 * MINUTE)
+    assert worse is not None, "other news don't wait for it"
+    assert codes(worse.problems) == [("last-good-old", ""), ("upload-failed", "cloud"), ("upload-failed", "nas")]
+    found = listener.hear(OLDER, CLOUD, at=NOW + 61 * MINUTE)
+    assert found is not None
+    assert codes(found.resolved) == [("upload-failed", "nas")]
+
+
+def test_a_clock_that_was_set_back_holds_back_no_good_news() -> None:
+    listener = Listener()
+    for at in (NOW + DAY, NOW):
+        listener.hear(NAS, at=at)
+        assert listener.hear(at=at) is not None
+
+
 PROBLEMS = st.lists(
     st.builds(
         Problem,
@@ -161,13 +194,14 @@ PROBLEMS = st.lists(
 def test_who_adds_up_what_he_was_told_knows_how_things_stand(history: list[list[Problem]]) -> None:
     listener = Listener(remind=None)
     known: dict[str, tuple[str, str, Severity]] = {}
-    for problems in history:
-        if found := listener.hear(*problems):
+    for number, problems in enumerate(history):
+        at = NOW + number * HOUR
+        if found := listener.hear(*problems, at=at):
             for gone in found.resolved:
                 del known[gone.key]
             known |= {new.key: (new.code, new.subject, new.severity) for new in (*found.appeared, *found.changed)}
         assert sorted(known.values()) == sorted((p.code, p.subject, p.severity) for p in problems)
-        assert listener.hear(*problems) is None, "the same again is no news"
+        assert listener.hear(*problems, at=at) is None, "the same again is no news"
 
 
 # Words
@@ -222,6 +256,20 @@ def test_the_document_has_the_fields_that_the_page_promises() -> None:
             "since": "2026-01-01T11:00:00+00:00",
         }
     ]
+
+
+def test_however_many_problems_say_however_much_what_is_told_is_bounded_and_says_how_many() -> None:
+    much = "m" * 10**5
+    problems = [Problem("x", much, much, Severity.WARNING, f"{n:04}" * 100) for n in range(1000)]
+    news = found(*problems, OLDER)
+    document = words.document(news, "dome")
+    assert len(document) < 300_000
+    assert json.loads(document)["count"] == {"appeared": 1001, "changed": 0, "resolved": 0, "problems": 1001}
+    assert [len(json.loads(document)[part]) for part in ("appeared", "problems")] == [50, 50]
+    assert json.loads(document)["problems"][0]["code"] == "last-good-old", "the worst isn't left out"
+    assert len(words.text(news, "dome")) < 150_000
+    assert "\n- and 951 more\n" in words.text(news, "dome")
+    assert len(told_by(news, Told()).model_dump_json()) < 4_000_000
 
 
 @settings(deadline=None)
