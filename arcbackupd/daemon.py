@@ -130,7 +130,7 @@ class Daemon:
         self._own_starts = OwnStarts()
         self._asking: asyncio.Task[object] | None = None
         self._queue: OperationQueue
-        self._lasting = Lasting()
+        self._lasting = Lasting(self._look)
         self._server: ControlServer
         self._household: Household
         self._monitor: Monitor
@@ -175,11 +175,15 @@ class Daemon:
     def _hear(self, signal: JobBegan | JobEnded) -> None:
         self._household.parts.alarms.hear(signal)
 
+    def _look(self) -> None:
+        """How everything stands may have changed."""
+        self._monitor.wake()
+
     def _changed(self) -> None:
         """An operation began or ended."""
         self._news.set()
         if self._queue.current is None:
-            self._monitor.wake()
+            self._look()
 
     def _make_household(self, settings: Settings) -> Household:
         engine = open_engine(settings.engine)

@@ -63,14 +63,18 @@ def _load(settings: Settings) -> dict[str, Destination[Any] | FailedDestination]
 
 @dataclass
 class Lasting:
-    """What outlives a configuration: what runs at each destination, and what is known of each."""
+    """What outlives a configuration: what runs at each destination, and what is known of each.
 
+    ``changed`` is called whenever something there begins or ends.
+    """
+
+    changed: Callable[[], None] = lambda: None
     queues: dict[str, OperationQueue] = field(default_factory=dict)
     memories: dict[str, DestinationMemory] = field(default_factory=dict)
 
     def queue(self, name: str) -> OperationQueue:
         """That of a destination."""
-        return self.queues.setdefault(name, OperationQueue())
+        return self.queues.setdefault(name, OperationQueue(self.changed))
 
     def memory(self, directory: Path, location: str) -> DestinationMemory:
         """That of a place: two of one would overwrite each other's notes."""
