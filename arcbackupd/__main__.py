@@ -149,9 +149,10 @@ def _complain(error: ArcbackupdError) -> None:
         click.echo(json.dumps({"error": error.as_dict()}))
     elif os.environ.get("JOURNAL_STREAM"):  # systemd started us: an entry of priority err, with its fields
         from arcbackupd.log import configure_logging, failure
+        from arcbackupd.messages import MessageId
 
         configure_logging()
-        failure(error)
+        failure(error, **({"message_id": MessageId.CONFIG_REJECTED} if error.code == "configuration" else {}))
     else:
         click.echo(f"arcbackupd: {error.message}" + (f"\n  hint: {error.hint}" if error.hint else ""), err=True)
 

@@ -344,7 +344,8 @@ def test_a_reload_with_a_bad_configuration_fails_and_the_old_one_stays_in_force(
     pid = daemon.pid
     daemon.configure(jobs={"dump": {"schedule": "every now and then"}})
     assert daemon.fails("reload")
-    assert "jobs.dump.schedule: " in daemon.wait_entry(PRIORITY="3", ERROR_CODE="configuration")["MESSAGE"]
+    rejected = daemon.wait_entry(PRIORITY="3", MESSAGE_ID=MessageId.CONFIG_REJECTED)
+    assert "jobs.dump.schedule: " in rejected["MESSAGE"]
     assert daemon.job("dump")["schedule"] == NEVER
     assert daemon.pid == pid
 
@@ -355,7 +356,7 @@ def test_a_bad_configuration_is_rejected_also_where_nobody_checked_it_first(daem
     rejected = daemon.wait_entry(MESSAGE_ID=MessageId.CONFIG_REJECTED)
     assert rejected["PRIORITY"] == "3"
     assert "dmup: there is no such setting" in rejected["MESSAGE"]
-    assert "A changed configuration was rejected" in daemon.log()
+    assert "The configuration was rejected" in daemon.log()
     assert daemon.job("dump")["schedule"] == NEVER
     wait_until(daemon.is_active, "the end of the reload", interval=0.2)
 
