@@ -153,7 +153,10 @@ def _undialled(path: str, error: OSError | ValueError) -> ArcbackupdError:
         return DaemonUnreachable(
             "daemon-not-running",
             f"The daemon is not running: there is no socket {path}.",
-            hint=f"{_START}. If it listens elsewhere: --socket PATH, or ARCBACKUPD_SOCKET.",
+            hint=(
+                f"{_START}. If it isn't set up yet: sudo arcbackupd setup. If it listens elsewhere: --socket PATH,"
+                " or ARCBACKUPD_SOCKET."
+            ),
         )
     if isinstance(error, ConnectionRefusedError):
         return DaemonUnreachable(

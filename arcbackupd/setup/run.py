@@ -93,4 +93,6 @@ def _end(talk: Dialogue, answers: Answers) -> None:
     talk.say("    arcbackupctl doctor      what is wrong, and what to do")
     if answers.users:
         talk.say(f"For {', '.join(answers.users)} that holds from the next login on.")
-    talk.say("They are on this host alone until you say where else: docs/off-host.md.")
+    talk.say(
+        "They are on this host alone until you say where else: docs/off-host.md, which `man arcbackupd` finds."
+    )
