@@ -346,6 +346,7 @@ class Backups:
             catalogue=self.catalogue,
             host=self.host,
             backend_image=self.backend.image,
+            touched=self.drills.touched,
         )
 
 

@@ -75,6 +75,8 @@ class TakeContext:
     taken_at: datetime | None = None
     boot: BootDump | None = None
     """The start of the backend that the dump is taken for."""
+    touched: Callable[[FileIdentity, int], None] = lambda _file, _mtime_ns: None
+    """Told when a file that was found good gets a further name, and with it another mtime."""
 
 
 def take(context: TakeContext, reason: Reason, cancellation: Cancellation) -> Steps[TakeOutcome]:
@@ -249,6 +251,8 @@ def _publish(
             yield Notice(f"An unchanged dump is stored whole: the filesystem can't link it ({error}).")
         else:
             context.catalogue.remember_reason(str(published), reason)
+            linked = context.installation.backups_dir / str(published)
+            context.touched(newest.identity, linked.lstat().st_mtime_ns)
             return "unchanged", published
     return "published", partial.publish(name)
 

@@ -208,6 +208,17 @@ def test_a_dump_that_was_written_anew_under_the_same_name_is_not_proved_any_more
     assert [entry.drill for entry in stand._backups(_unused()).list()] == [None]
 
 
+def test_a_dump_that_was_overwritten_in_place_is_not_proved_any_more(driller: Driller) -> None:
+    """The manifest, the inode and the size stay the same."""
+    stand = driller.stand
+    path = stand.backups / stand.take()
+    driller.verify()
+    with path.open("r+b") as file:
+        file.seek(-40, os.SEEK_END)
+        file.write(bytes(20))
+    assert [entry.drill for entry in stand._backups(_unused()).list()] == [None]
+
+
 def test_a_dump_without_a_manifest_is_drilled_by_hand_and_not_beside_the_live_database_by_schedule(
     driller: Driller,
 ) -> None:

@@ -66,6 +66,7 @@ class Drill:
             hint=error.hint or None if error else None,
             inode=self.backup.identity.inode,
             size=self.backup.size,
+            mtime_ns=self.backup.identity.mtime_ns,
             sql_sha256=sql_hash(self.backup),
         )
 

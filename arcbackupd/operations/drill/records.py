@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from arcbackupd.dumps.catalogue import Backup
+from arcbackupd.dumps.catalogue import Backup, FileIdentity
 from arcbackupd.files import write_atomically
 from arcbackupd.log import get_logger
 
@@ -42,6 +42,7 @@ class DrillRecord(BaseModel):
     hint: str | None = None
     inode: int = 0
     size: int = 0
+    mtime_ns: int = 0
     sql_sha256: str | None = None
 
     @property
@@ -54,10 +55,14 @@ class DrillRecord(BaseModel):
 
         An unchanged dump is a further name of the file before it, so that a drill of one is one of both. A file of
         its own has bytes of its own, which may be damaged by themselves, and a manifest says what it likes: equal
-        contents prove nothing.
+        contents prove nothing. Nor does the same file once something was written to it.
         """
-        mine = (self.inode, self.size, self.sql_sha256)
-        return mine == (backup.identity.inode, backup.size, sql_hash(backup))
+        return (self.identity, self.sql_sha256) == (backup.identity, sql_hash(backup))
+
+    @property
+    def identity(self) -> FileIdentity:
+        """Of the file, as it was drilled."""
+        return FileIdentity(self.inode, self.size, self.mtime_ns)
 
 
 def sql_hash(backup: Backup) -> str | None:
@@ -106,6 +111,16 @@ class DrillRecords:
         """Remember one."""
         memory = self._read()
         self._write(memory.model_copy(update={"records": (record, *memory.records)[:_KEPT]}))
+
+    def touched(self, drilled: FileIdentity, mtime_ns: int) -> None:
+        """A file got another time from us, with a further name, and nothing was written to it: what is noted holds."""
+        memory = self._read()
+        records = tuple(
+            record.model_copy(update={"mtime_ns": mtime_ns}) if record.identity == drilled else record
+            for record in memory.records
+        )
+        if records != memory.records:
+            self._write(memory.model_copy(update={"records": records}))
 
     def _read(self) -> _Memory:
         try:
