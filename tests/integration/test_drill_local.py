@@ -7,6 +7,7 @@ import gzip
 import os
 import signal
 import threading
+import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -32,6 +33,7 @@ from arcbackupd.operations.restore.replaced import Replaced
 from arcbackupd.operations.restore.server import Server
 from arcbackupd.operations.restores import Restores
 from arcbackupd.settings import load_settings
+from arcbackupd.stack import open_engine
 from tests.harness.process import wait_until
 from tests.integration.stand import MAJORS, Stand, filled, write
 from tests.unit.sample_dumps import copy, dump
@@ -348,6 +350,32 @@ def test_a_server_that_goes_in_a_drill_says_nothing_of_the_backup(driller: Drill
     assert (record.outcome, record.code) == ("error", "server-went"), record.problem
     driller.reap()
     assert (stand.ours(), driller.notes.all()) == ([], ())
+
+
+@pytest.mark.parametrize("kept", ["20000", "-60"], ids=["in its rows", "behind its rows"])
+def test_a_psql_that_ends_early_and_says_nothing_of_it_says_nothing_of_the_backup(
+    driller: Driller, kept: str
+) -> None:
+    """An engine's client whose input breaks off ends with 0, and so does a psql that reads only what came of it."""
+    stand = driller.stand
+    rows = [(str(number).encode(),) for number in range(20_000)]
+    name = write(stand, dump(TABLE + copy(b"public.stars", (b"id",), rows)))
+    local = stand.settings.engine.local
+    programs = stand.server.home / uuid.uuid4().hex
+    programs.mkdir()
+    for program in stand.server.bin_dir.iterdir():
+        (programs / program.name).symlink_to(program)
+    (programs / "psql").unlink()
+    psql = f'"{stand.server.bin_dir}/psql" "$@"'
+    (programs / "psql").write_text(
+        f'#!/bin/sh\ncase "$*" in *arcbackupd_drill_*) head -c {kept} | {psql} ;; *) {psql} ;; esac\n'
+    )
+    (programs / "psql").chmod(0o755)
+    cutting = stand.settings.engine.model_copy(update={"local": local.model_copy(update={"bin_dir": programs})})
+    stand.engine = open_engine(cutting)
+    record = driller.verify(name)
+    assert (record.outcome, record.code) == ("error", "load-cut"), record.problem
+    assert stand.ours() == []
 
 
 # When it is put off

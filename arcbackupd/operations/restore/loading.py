@@ -131,25 +131,35 @@ def _load(loading: Loading, psql: Dialogue, cancellation: Cancellation) -> Steps
 
 
 class _Answers:
-    """What psql says while it loads. Raises OperationFailed for what differs from the manifest, as it is heard."""
+    """What psql says while it loads. Raises OperationFailed for what differs from the manifest.
+
+    It waits for the next answer before it does: to a psql whose input broke off a table was simply shorter, and that
+    is the last thing such a psql says.
+    """
 
     def __init__(self, loading: Loading, check: CopyCheck) -> None:
         self._loading = loading
         self._check = check
+        self._problem: str | None = None
         self._last = b""
         self.last_word = secrets.token_hex(16).encode()
         """What psql says when it has done all that it was given."""
 
     def hear(self, answer: bytes) -> None:
         """Check the next piece."""
-        self._raise_for(self._check.feed(answer))
+        self._raise_for(self._problem)
+        self._problem = self._check.feed(answer)
         self._last = (self._last + answer)[-2 * len(self.last_word) :]
 
     def finish(self) -> None:
         """Check the whole of it."""
-        self._raise_for(self._check.finish())
         if self.last_word not in self._last:
-            self._raise_for("psql ended before it had loaded the last of it")
+            message = f"psql ended before it had loaded the last of {self._loading.backup.name}."
+            hint = (
+                "Its container was stopped, or the engine restarted: `docker ps -a` tells. The backup may be fine."
+            )
+            raise OperationFailed("load-cut", message, hint=hint)
+        self._raise_for(self._problem or self._check.finish())
 
     def _raise_for(self, problem: str | None) -> None:
         if problem:
