@@ -23,7 +23,7 @@ from arcbackupd.operations.drill.scratch import (
     InContainer,
     Scratch,
     containers_left,
-    remove_containers,
+    remove_container,
     remove_database,
 )
 from arcbackupd.operations.events import Step, Steps
@@ -33,6 +33,7 @@ from arcbackupd.operations.restores import RESTORING, Restores, refuse_beside
 from arcbackupd.postgres.databases import MAINTENANCE
 from arcbackupd.settings import Settings
 from arcbackupd.stack import Engine
+from arcbackupd.stack.throwaway import Throwaways
 
 NOTHING_TO_DRILL = "nothing-to-drill"
 _SERVER_COMES = timedelta(minutes=2)
@@ -86,12 +87,8 @@ class Drills:
         self, start: Callable[[Cancellation], Steps[DrillRecord]], priority: Priority
     ) -> Operation[DrillRecord]:
         operation = self._queue.submit(DRILL, start, priority, job="drill")
-        operation.result.add_done_callback(lambda _: self._reap_what_is_left())
+        operation.result.add_done_callback(lambda _: self.reap())
         return operation
-
-    def _reap_what_is_left(self) -> None:
-        if self._notes.all():
-            self.reap()
 
     def _reap_again(self, reaped: asyncio.Future[None]) -> None:
         error = None if reaped.cancelled() else reaped.exception()
@@ -163,18 +160,24 @@ class Drills:
         yield Step("reap", "Removing what an interrupted drill left")
         databases = [made for made in self._notes.all() if made.kind == "database"]
         if self._throwaways:
-            if left := containers_left(self._throwaways, cancellation):
-                _log.warning(f"Removing {len(left)} containers that an interrupted drill left")
-                remove_containers(self._throwaways, left, cancellation)
-            for made in self._notes.all():
-                if made.kind == "container":
-                    self._notes.remove(made.name)
+            self._reap_containers(self._throwaways, cancellation)
         if databases:
             server = Server(self._engine, self._backups.installation())
             server.database(MAINTENANCE).wait_until_accepting(_SERVER_COMES, cancellation, starting=True)
             for made in databases:
                 _log.warning(f"Dropping {made.name}, which an interrupted drill left")
                 yield from remove_database(server, made, self._notes, cancellation)
+
+    def _reap_containers(self, throwaways: Throwaways, cancellation: Cancellation) -> None:
+        """Found by their label, should the notes be lost, and by the notes, should the label be another one now."""
+        if left := containers_left(throwaways, cancellation):
+            _log.warning(f"Removing {len(left)} containers that an interrupted drill left")
+        for identity in left:
+            remove_container(throwaways, identity, cancellation)
+        for made in self._notes.all():
+            if made.kind == "container":
+                remove_container(throwaways, made.name, cancellation)
+                self._notes.remove(made.name)
 
 
 def _tell(record: DrillRecord) -> None:

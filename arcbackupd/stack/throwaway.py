@@ -83,9 +83,9 @@ class Throwaways:
         """The command that tells what one wrote last."""
         return self.command("logs", "--tail=20", name, name="logs")
 
-    def remove(self, *names: str) -> Command:
-        """The command that ends and removes some, with the volumes that their image made."""
-        return self.command("rm", "--force", "--volumes", *names, name="rm")
+    def remove(self, name: str) -> Command:
+        """The command that ends and removes one, with the volumes that its image made."""
+        return self.command("rm", "--force", "--volumes", name, name="rm")
 
     def left(self) -> Command:
         """The command that tells the ids of all there are, a line each."""

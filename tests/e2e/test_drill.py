@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
+import os
+import shutil
 import signal
 import subprocess
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+import pytest
+
+from arcbackupd.daemon import host_id
 from arcbackupd.dumps.manifest import Contents
 from arcbackupd.installation import read_installation
-from arcbackupd.operations.cancellation import Cancellation
-from arcbackupd.operations.drill.notes import Notes
+from arcbackupd.operations.cancellation import Cancellation, Cancelled
+from arcbackupd.operations.drill.notes import Made, Notes
 from arcbackupd.operations.drill.scratch import InContainer
 from arcbackupd.operations.events import Steps
 from arcbackupd.operations.restore.server import Server
@@ -207,6 +214,75 @@ def test_a_daemon_that_is_killed_in_a_drill_leaves_nothing_once_it_is_back(quick
         gone = lambda: name not in stack.engine.run("ps", "--all", "--format={{.Names}}").stdout
         wait_until(gone, "the container to be removed", seconds=SECONDS)
         quick.assert_tidy(daemon)
+
+
+def test_containers_of_drills_go_whether_their_label_or_only_a_note_tells_of_them(quick: Quick) -> None:
+    """After each drill those with the label; at a start those in the notes too, should the label have changed."""
+    stack = quick.stack
+    labelled, noted = (f"arcbackupd-drill-{uuid.uuid4().hex[:12]}" for _ in range(2))
+
+    def make(name: str, *arguments: str) -> None:
+        labels = ("--label", OF_TESTS, *arguments)
+        stack.engine.run(
+            "create", *stack.engine.limits(), *labels, "--name", name, images.postgres(stack.engine, 16)
+        )
+
+    def names() -> str:
+        return stack.engine.run("ps", "--all", "--format={{.Names}}").stdout
+
+    with drilling(stack, APART) as daemon:
+        owner = hashlib.sha256(f"{host_id()} {stack.state_dir}".encode()).hexdigest()[:32]
+        assert daemon.json("verify", NEW, timeout=400)["outcome"] == "proved"
+        wait_until(lambda: call(daemon, "Status")["operation"] is None, "what a start does to end", seconds=SECONDS)
+        make(labelled, f"--label={LABEL}={owner}")
+        assert daemon.json("verify", NEW, timeout=400)["outcome"] == "proved"
+        wait_until(lambda: labelled not in names(), "the container with the label to be removed", seconds=SECONDS)
+        daemon.stop()
+        make(noted)
+        Notes(stack.state_dir / "drill.json").put(Made(kind="container", name=noted))
+        daemon.start()
+        wait_until(lambda: noted not in names(), "the container in the notes to be removed", seconds=SECONDS)
+        wait_until(lambda: not Notes(stack.state_dir / "drill.json").all(), "the note to go", seconds=SECONDS)
+
+
+SLOW_ENGINE = """\
+#!/bin/sh
+# An engine goes on with what it was asked for when its client is gone: so does what is started here.
+if [ "$1" != run ]; then exec {docker} "$@"; fi
+setsid sh -c 'touch {home}/asked; while ! [ -e {home}/go ]; do sleep 0.05; done; {docker} "$@"; touch {home}/made' \
+    run "$@" >{home}/said 2>&1 &
+wait
+"""
+
+
+def test_a_container_that_was_asked_for_when_its_drill_was_cancelled_is_removed(
+    docker_engine: Engine, quick: Quick, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docker = shutil.which("docker")
+    (tmp_path / "docker").write_text(SLOW_ENGINE.format(docker=docker, home=tmp_path))
+    (tmp_path / "docker").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    engine = ContainerEngine(EngineSettings(kind="docker", socket=docker_engine.url, database=quick.stack.database))
+    notes, cancellation = Notes(tmp_path / "drill.json"), Cancellation()
+    installation = read_installation(quick.stack.install_dir)
+    owner = uuid.uuid4().hex
+    scratch = InContainer(engine.throwaways(owner), installation, Server(engine, installation), notes)
+
+    def drill() -> None:
+        with pytest.raises(Cancelled):
+            _outcome(scratch.open(cancellation))
+        _outcome(scratch.remove(Cancellation()))
+
+    with ThreadPoolExecutor(1) as beside:
+        drilling = beside.submit(drill)
+        wait_until((tmp_path / "asked").exists, "the engine to be asked", seconds=SECONDS)
+        cancellation.cancel("somebody asked for it")
+        wait([drilling], timeout=2)  # it doesn't end: if it did, what comes now would stay
+        (tmp_path / "go").touch()
+        drilling.result(SECONDS)
+    wait_until((tmp_path / "made").exists, "the engine to have made it", seconds=SECONDS)
+    assert docker_engine.run("ps", "--all", "--quiet", f"--filter=label={LABEL}={owner}").stdout == ""
+    assert notes.all() == ()
 
 
 def test_a_start_of_the_backend_never_waits_for_a_drill(stack16: ArcsecondStack) -> None:

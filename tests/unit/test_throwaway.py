@@ -36,7 +36,7 @@ def test_one_is_like_the_database_s_container_cut_off_and_has_its_secret_in_its_
 
 
 def test_it_is_removed_with_its_volumes_and_found_by_whose_it_is() -> None:
-    assert throwaways([]).remove("a", "b").argv == ("docker", "rm", "--force", "--volumes", "a", "b")
+    assert throwaways([]).remove("a").argv == ("docker", "rm", "--force", "--volumes", "a")
     assert f"--filter=label={LABEL}=me" in throwaways([]).left().argv
 
 

@@ -113,7 +113,7 @@ class DrillRecords:
         self._write(memory.model_copy(update={"records": (record, *memory.records)[:_KEPT]}))
 
     def touched(self, drilled: FileIdentity, mtime_ns: int) -> None:
-        """A file got another time from us, with a further name, and nothing was written to it: what is noted holds."""
+        """A file got another time from us, with a further name, and nothing was written to it."""
         memory = self._read()
         records = tuple(
             record.model_copy(update={"mtime_ns": mtime_ns}) if record.identity == drilled else record

@@ -20,6 +20,7 @@ from arcbackupd.operations.events import Step, Steps
 from arcbackupd.operations.restore.loading import run_script
 from arcbackupd.operations.restore.server import Server
 from arcbackupd.postgres import databases as sql
+from arcbackupd.stack.process import run
 from arcbackupd.stack.throwaway import Throwaways
 
 PREFIX = "arcbackupd_drill_"
@@ -114,10 +115,14 @@ class InContainer:
 
     def open(self, cancellation: Cancellation) -> Steps[Server]:
         """See `Scratch.open`."""
+        cancellation.check()
         yield Step("container", f"Starting {self._name}, without network, from the image of the database")
         self.notes.put(Made(kind="container", name=self._name))
         command = self.throwaways.run(self._name, self._own.user, self._own.password.get_secret_value())
-        finished = run_unless_cancelled(command, cancellation, seconds=_ENGINE_SECONDS)
+        # To its end, whatever comes: an engine goes on making what it was asked for when its client is killed, and
+        # the container would come after everybody has looked for it.
+        finished = run(command, timeout=_ENGINE_SECONDS)
+        cancellation.check()
         if finished.status:
             raise _not_started(self._name, finished.error)
         self._wait(cancellation)
@@ -161,7 +166,7 @@ class InContainer:
         """See `Scratch.remove`."""
         if any(made.name == self._name for made in self.notes.all()):
             yield Step("drop", f"Removing {self._name}")
-            remove_containers(self.throwaways, [self._name], cancellation)
+            remove_container(self.throwaways, self._name, cancellation)
             self.notes.remove(self._name)
 
 
@@ -180,14 +185,14 @@ def remove_database(server: Server, made: Made, notes: Notes, cancellation: Canc
     notes.remove(made.name)
 
 
-def remove_containers(throwaways: Throwaways, names: list[str], cancellation: Cancellation) -> None:
-    """Remove containers, which may be gone already, with their volumes. Raise OperationFailed."""
-    command = throwaways.remove(*names)
+def remove_container(throwaways: Throwaways, name: str, cancellation: Cancellation) -> None:
+    """Remove a container, which may be gone already, with its volumes. Raise OperationFailed."""
+    command = throwaways.remove(name)
     finished = run_unless_cancelled(command, cancellation, seconds=_ENGINE_SECONDS, errors_too=True)
     said = finished.output.decode("utf-8", "replace").strip()
     if finished.status and "no such" not in said.lower():
         hint = f"By hand: `{command.shown()}`."
-        raise OperationFailed("container-left", f"{', '.join(names)} could not be removed: {said}.", hint=hint)
+        raise OperationFailed("container-left", f"{name} could not be removed: {said}.", hint=hint)
 
 
 def containers_left(throwaways: Throwaways, cancellation: Cancellation) -> list[str]:

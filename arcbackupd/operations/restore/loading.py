@@ -133,8 +133,8 @@ def _load(loading: Loading, psql: Dialogue, cancellation: Cancellation) -> Steps
 class _Answers:
     """What psql says while it loads. Raises OperationFailed for what differs from the manifest.
 
-    It waits for the next answer before it does: to a psql whose input broke off a table was simply shorter, and that
-    is the last thing such a psql says.
+    It waits for the next answer before it does: where psql's input broke off, a table was simply shorter, and that
+    is the last that psql says.
     """
 
     def __init__(self, loading: Loading, check: CopyCheck) -> None:
