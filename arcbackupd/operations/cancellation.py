@@ -66,6 +66,18 @@ class Cancellation:
         self.check()
 
     @contextmanager
+    def branch(self) -> Iterator[Cancellation]:
+        """Within it, another one for the work there, which is asked for with this one and by itself."""
+        branch = Cancellation()
+
+        def pass_on() -> None:
+            if error := self._error:
+                branch.cancel(error.why, code=error.code, hint=error.hint)
+
+        with self.interrupting(pass_on):
+            yield branch
+
+    @contextmanager
     def interrupting(self, interrupt: Callable[[], None]) -> Iterator[None]:
         """Within it, asking also calls ``interrupt``, which ends what the operation's thread waits for."""
         with self._lock:

@@ -22,7 +22,7 @@ from arcbackupd.errors import ArcbackupdError, Busy, Refused, UsageError
 from arcbackupd.operations import drills
 from arcbackupd.operations.backups import Backups
 from arcbackupd.operations.cancellation import SUPERSEDED
-from arcbackupd.operations.drill import prove
+from arcbackupd.operations.drill import room
 from arcbackupd.operations.drill.notes import Made, Notes
 from arcbackupd.operations.drill.records import DrillRecord, DrillRecords
 from arcbackupd.operations.drills import Drills
@@ -147,7 +147,7 @@ async def _idle(queue: OperationQueue) -> None:
 def _always_time_and_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine that runs the tests may be busy and full; what decides on it is tested by itself."""
     monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
-    monkeypatch.setattr(prove, "RESERVE", 0)
+    monkeypatch.setattr(room, "RESERVE", 0)
 
 
 @pytest.fixture
@@ -361,6 +361,7 @@ def test_a_psql_that_ends_early_and_says_nothing_of_it_says_nothing_of_the_backu
     rows = [(str(number).encode(),) for number in range(20_000)]
     name = write(stand, dump(TABLE + copy(b"public.stars", (b"id",), rows)))
     local = stand.settings.engine.local
+    assert local is not None
     programs = stand.server.home / uuid.uuid4().hex
     programs.mkdir()
     for program in stand.server.bin_dir.iterdir():
@@ -382,7 +383,7 @@ def test_a_psql_that_ends_early_and_says_nothing_of_it_says_nothing_of_the_backu
 
 
 def test_without_room_a_drill_is_refused_with_figures(driller: Driller, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prove, "RESERVE", 1 << 60)
+    monkeypatch.setattr(room, "RESERVE", 1 << 60)
     driller.stand.take()
     for begin in (driller.verify, driller.scheduled):
         with pytest.raises(Refused) as raised:
@@ -403,6 +404,24 @@ def test_a_drill_wants_as_much_room_as_the_live_database_takes(
         driller.scheduled()
     assert raised.value.code == "disk-too-small"
     assert (driller.stand.ours(), driller.notes.all()) == ([], ())
+
+
+def test_a_drill_that_takes_more_room_than_was_reckoned_is_ended_before_the_disk_is_full(
+    driller: Driller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand = driller.stand
+    name = write(stand, dump(TABLE + STARS + b"DO $$ BEGIN PERFORM pg_catalog.pg_sleep(600); END $$;\n"))
+    asleep = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+    before = stand.whole()
+    monkeypatch.setattr(room, "RESERVE", 1 << 40)
+    monkeypatch.setattr(Server, "free_space", lambda _: 1 << (39 if stand.sql(asleep) == "1" else 50))
+    monkeypatch.setattr(room, "_LATEST", 0.1)
+    with pytest.raises(Refused) as raised:
+        driller.verify(name)
+    assert raised.value.code == "disk-too-small"
+    assert f"{1 << 39:,} bytes are free" in raised.value.message
+    assert (stand.ours(), driller.notes.all(), driller.records.last()) == ([], (), None)
+    assert (stand.sql(asleep), stand.whole()) == ("0", before)
 
 
 @pytest.mark.parametrize("why", ["busy", "snapshot"])

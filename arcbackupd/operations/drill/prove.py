@@ -17,14 +17,12 @@ from arcbackupd.niceness import Niceness
 from arcbackupd.operations.cancellation import SUPERSEDED, Cancellation, Cancelled
 from arcbackupd.operations.drill import compare
 from arcbackupd.operations.drill.records import DrillRecord, sql_hash
+from arcbackupd.operations.drill.room import check_room, while_there_is_room
 from arcbackupd.operations.drill.scratch import Scratch
 from arcbackupd.operations.events import Step, Steps
-from arcbackupd.operations.restore.checks import major, room_for
+from arcbackupd.operations.restore.checks import major
 from arcbackupd.operations.restore.loading import Loaded, Loading, analyze, load, run_script
 from arcbackupd.operations.restore.server import Server
-
-RESERVE = 1 << 30
-"""Bytes that a drill leaves free on the database's disk: the live database writes on."""
 
 _OF_THE_DUMP = frozenset({
     "analyze-failed", "broken-backup", "constraints-invalid", "damaged-dump", "indexes-invalid", "load-failed",
@@ -72,7 +70,7 @@ class Drill:
 
 
 def prove(drill: Drill, cancellation: Cancellation) -> Steps[DrillRecord]:
-    """Carry it out; return how it ended. Raise Cancelled, and Refused when there is no room.
+    """Carry it out; return how it ended. Raise Cancelled, and Refused when there is no room, or none any more.
 
     What was made is removed, unless something more urgent ended the drill: that can't wait, and it is noted.
     """
@@ -100,7 +98,15 @@ def _prove(drill: Drill, cancellation: Cancellation) -> Steps[None]:
         why = backup.problem or backup.unreadable or "it was not scanned yet"
         raise OperationFailed("broken-backup", f"{backup.name} can't be restored: {why}.")
     server = yield from drill.scratch.open(cancellation)
-    _check_room(server, backup, drill.scratch.live_bytes())
+    if check_room(server, backup, drill.scratch.live_bytes()):
+        with while_there_is_room(server, backup, cancellation) as within:
+            yield from _try(drill, server, within)
+    else:
+        yield from _try(drill, server, cancellation)
+
+
+def _try(drill: Drill, server: Server, cancellation: Cancellation) -> Steps[None]:
+    backup = drill.backup
     database = yield from drill.scratch.create(backup, cancellation)
     loaded = yield from _load(drill, server, database, cancellation)
     yield Step("compare", "Comparing rows, migrations, constraints and indexes")
@@ -128,18 +134,6 @@ def _load(drill: Drill, server: Server, database: str, cancellation: Cancellatio
         raise OperationFailed("analyze-failed", f"{backup.name} was loaded, but: {error.message}") from error
     drill.load_s = round(time.monotonic() - began, 3)
     return loaded
-
-
-def _check_room(server: Server, backup: Backup, live_bytes: int) -> None:
-    """What a database is of its SQL varies much with its indexes: the live one's size is the better measure."""
-    room = room_for(server, backup)
-    needed = max(room.needed, live_bytes) if room else 0
-    if room and room.free < needed + RESERVE:
-        message = (
-            f"There is no room to load {backup.name}: about {needed:,} bytes are needed and {RESERVE:,} are to"
-            f" stay free on the database's disk, {room.free:,} are free."
-        )
-        raise Refused("disk-too-small", message, hint="Free some space there.")
 
 
 def _remove(drill: Drill, cancellation: Cancellation) -> Steps[None]:
