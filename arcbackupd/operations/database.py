@@ -24,6 +24,7 @@ _FROM_SERVER = "Error message from server: "
 """How pg_dump quotes the server below an error of its own."""
 _AVAILABLE = re.compile(r"\s(\d+)\s+\d+%\s")
 """In the last line of ``df -P``: the blocks available, and the share that is used."""
+_NEXT_DUMP = "The next dump comes by itself"
 _KILLED = 128
 """Engines, as shells do, add it to the signal that a program in a container was killed by."""
 
@@ -185,10 +186,8 @@ def _explain(finished: Finished, program: str, installation: Installation) -> Ar
         hint = "Let engine.local.bin_dir name the programs of the server's own version, or a newer one."
         return OperationFailed("older-pg-dump", f"{program} is older than the database server.", hint=hint)
     if any(text in said for text in postgres.SERVER_WENT):
-        hint = (
-            "It was stopped, restarted or crashed: its log tells, `docker logs` of the database container. "
-            "The next dump comes by itself."
-        )
+        hint = "It was stopped, restarted or crashed: its log tells, `docker logs` of the database container."
+        hint += f" {_NEXT_DUMP}." if program == "pg_dump" else ""
         return OperationFailed("server-went", f"The database server ended while {program} was at work.", hint=hint)
     return _program_failed(program, finished.status, said)
 
@@ -196,10 +195,8 @@ def _explain(finished: Finished, program: str, installation: Installation) -> Ar
 def _program_failed(program: str, status: int, said: str) -> ArcbackupdError:
     killed_by = -status if status < 0 else status - _KILLED
     if not said and killed_by > 0:
-        hint = (
-            "Its container was stopped, or memory ran out: see `docker ps -a` and `journalctl -k`. "
-            "The next dump comes by itself; `arcbackupctl backup` takes one now."
-        )
+        hint = "Its container was stopped, or memory ran out: see `docker ps -a` and `journalctl -k`."
+        hint += f" {_NEXT_DUMP}; `arcbackupctl backup` takes one now." if program == "pg_dump" else ""
         return OperationFailed("program-killed", f"{program} was killed by signal {killed_by}.", hint=hint)
     said = f": {_essence(said)}" if said else ""
     return OperationFailed(

@@ -348,6 +348,9 @@ def test_a_server_that_goes_in_a_drill_says_nothing_of_the_backup(driller: Drill
         record = driller.verify(name)
         gone.result()
     assert (record.outcome, record.code) == ("error", "server-went"), record.problem
+    assert record.hint is not None
+    assert "The drill didn't touch the live database, and what it made is removed" in record.hint
+    assert "dump comes" not in record.hint
     driller.reap()
     assert (stand.ours(), driller.notes.all()) == ([], ())
 

@@ -29,6 +29,8 @@ _OF_THE_DUMP = frozenset({
     "migrations-differ", "missing-roles", "rows-differ", "unsafe-dump",
 })  # fmt: skip
 """Codes of the errors that a restore of this backup would meet too; all others say nothing of it."""
+_WENT = ("server-went", "program-killed", "not-accepting", "container-stopped", "container-missing")
+"""Codes of the errors of a server that ended, whose hints are about the installation's."""
 _log = get_logger()
 
 
@@ -61,12 +63,17 @@ class Drill:
             bytes=known.sql_length if known else self.backup.scan.length if self.backup.scan else 0,
             problem=error.message if error else None,
             code=error.code if error else None,
-            hint=error.hint or None if error else None,
+            hint=self._hint(error) if error else None,
             inode=self.backup.identity.inode,
             size=self.backup.size,
             mtime_ns=self.backup.identity.mtime_ns,
             sql_sha256=sql_hash(self.backup),
         )
+
+    def _hint(self, error: ArcbackupdError) -> str:
+        if self.place == "container" and error.code in _WENT:
+            return "Its throwaway container ended, perhaps for want of memory: `journalctl -k` tells."
+        return error.hint
 
 
 def prove(drill: Drill, cancellation: Cancellation) -> Steps[DrillRecord]:
@@ -88,8 +95,15 @@ def prove(drill: Drill, cancellation: Cancellation) -> Steps[DrillRecord]:
         record = drill.record(error)
     else:
         record = drill.record(None)
-    yield from _remove(drill, cancellation)
-    return record
+    removed = yield from _remove(drill, cancellation)
+    return record if record.proved else _reassuring(record, removed=removed)
+
+
+def _reassuring(record: DrillRecord, *, removed: bool) -> DrillRecord:
+    """What whoever reads of a drill that went wrong has to know first."""
+    left = "and what it made is removed" if removed else "and what it made is removed as soon as that can be done"
+    told = f"The drill didn't touch the live database, {left}."
+    return record.model_copy(update={"hint": f"{record.hint} {told}" if record.hint else told})
 
 
 def _prove(drill: Drill, cancellation: Cancellation) -> Steps[None]:
@@ -136,11 +150,13 @@ def _load(drill: Drill, server: Server, database: str, cancellation: Cancellatio
     return loaded
 
 
-def _remove(drill: Drill, cancellation: Cancellation) -> Steps[None]:
-    """What can't be removed now is tried again; the drill has shown what it has shown."""
+def _remove(drill: Drill, cancellation: Cancellation) -> Steps[bool]:
+    """Whether all is gone. What can't be removed now is tried again; the drill has shown what it has shown."""
     try:
         yield from drill.scratch.remove(cancellation)
     except Cancelled:
-        return
+        return False
     except ArcbackupdError as error:
         _log.warning(f"What a drill made is left: {error.message}", hint=error.hint)
+        return False
+    return True

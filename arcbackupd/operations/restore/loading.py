@@ -228,12 +228,12 @@ def _check_read(loading: Loading, length: int, sha256: str) -> None:
 
 
 def _damaged(loading: Loading, why: str) -> OperationFailed:
-    hint = "The disk may be failing (`journalctl -k`). Restore another one: `arcbackupctl list`."
+    hint = "The disk may be failing (`journalctl -k`). Use another one: `arcbackupctl list`."
     return OperationFailed("damaged-dump", f"{loading.backup.name} can't be loaded: {why}.", hint=hint)
 
 
 def _differs(loading: Loading, problem: str) -> OperationFailed:
-    hint = "The dump doesn't hold what it says it holds. Restore another one: `arcbackupctl list`."
+    hint = "The dump doesn't hold what it says it holds. Use another one: `arcbackupctl list`."
     return OperationFailed("rows-differ", f"{loading.backup.name} was not loaded whole: {problem}.", hint=hint)
 
 
