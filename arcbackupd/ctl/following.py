@@ -1,30 +1,28 @@
-"""A restore or a rollback, followed to its end: past Ctrl-C, and past a daemon that goes away and comes back.
-
-The work is the daemon's own. Whatever happens at this end, it goes on: here it is only watched, and asked to stop.
-"""
+"""A restore or a rollback, followed to its end: past Ctrl-C, and past a daemon that goes away and comes back."""
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any
 
-import click
-
 from arcbackupd.control.client import Connection
+from arcbackupd.ctl.interrupts import Interrupts, Words, tell
 from arcbackupd.ctl.progress import follow
 from arcbackupd.ctl.render_restore import RESTORES
 from arcbackupd.ctl.session import Session
 from arcbackupd.ctl.words import clean
-from arcbackupd.errors import ArcbackupdError, DaemonUnreachable, OperationFailed
+from arcbackupd.errors import DaemonUnreachable, OperationFailed
 
 _PATIENCE_SECONDS = 10.0
 _PAUSE_SECONDS = 0.2
-_FAREWELL_SECONDS = 2.0
-_TO_SEE_IT = "To see it: arcbackupctl restore --attach"
+_WORDS = Words(
+    promise="Ctrl-C has it undone, or finished if it has come too far for that; twice leaves it running.",
+    asked="undo it",
+    more=", or to finish if it has come too far",
+    leaving="To see it: arcbackupctl restore --attach",
+)
 
 
 def running(status: Mapping[str, Any]) -> str | None:
@@ -39,45 +37,25 @@ class Following:
     def __init__(self, session: Session, operation: str | None = None) -> None:
         """``operation`` is its id; without one it is learned from the replies."""
         self._session = session
-        self._operation = operation
-        self._cancelling: threading.Thread | None = None
+        self._interrupts = Interrupts(session, running, _WORDS)
+        self._interrupts.operation = operation
 
     def to_the_end(self, method: str, parameters: Mapping[str, object] | None = None) -> dict[str, Any]:
         """Call; show the events; return the report. Raise DaemonUnreachable when the daemon stays away."""
-        if self._session.interactive:
-            self._tell(
-                "Ctrl-C has it undone, or finished if it has come too far for that; twice leaves it running."
-            )
-        with _interrupts_go_to(self._interrupted):
-            try:
-                return self._report(self._last_reply(method, parameters))
-            except KeyboardInterrupt:
-                self._tell(f"\nThe daemon goes on without being watched. {_TO_SEE_IT}")
-                raise
-            finally:
-                # What was pressed just before the end, or twice in a moment, still reaches the daemon.
-                if self._cancelling:
-                    self._cancelling.join(_FAREWELL_SECONDS)
+        with self._interrupts.heeded():
+            return self._report(self._last_reply(method, parameters))
 
     def _last_reply(self, method: str, parameters: Mapping[str, object] | None) -> dict[str, Any]:
         daemon = Connection(self._session.socket)
         while True:
             with daemon:
                 try:
-                    return follow(self._session, self._noting(daemon.stream(method, parameters)))
+                    return follow(self._session, self._interrupts.noting(daemon.stream(method, parameters)))
                 except DaemonUnreachable as lost:
-                    self._tell(
-                        f"{clean(lost.message)} Waiting up to {_PATIENCE_SECONDS:.0f} s for it to come back."
-                    )
+                    tell(f"{clean(lost.message)} Waiting up to {_PATIENCE_SECONDS:.0f} s for it to come back.")
             daemon = self._found_again()
-            self._tell("The daemon is back.")
-            method, parameters = "Attach", {"operation": self._operation}
-
-    def _noting(self, replies: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        for reply in replies:
-            if isinstance(reply.get("operation"), str):
-                self._operation = reply["operation"]
-            yield reply
+            tell("The daemon is back.")
+            method, parameters = "Attach", {"operation": self._interrupts.operation}
 
     def _found_again(self) -> Connection:
         deadline = time.monotonic() + _PATIENCE_SECONDS
@@ -97,8 +75,8 @@ class Following:
         return daemon
 
     def _learn_operation(self, status: Mapping[str, Any]) -> None:
-        self._operation = self._operation or running(status)
-        if self._operation is None:
+        self._interrupts.operation = self._interrupts.operation or running(status)
+        if self._interrupts.operation is None:
             raise OperationFailed(
                 "not-begun",
                 "The daemon went away before it said that it had begun, and nothing of the kind runs now.",
@@ -114,45 +92,6 @@ class Following:
                 hint="See: arcbackupctl status, and journalctl -u arcbackupd -e",
             )
         return report
-
-    def _interrupted(self, *_: object) -> None:
-        """In the main thread, perhaps in the middle of printing: only what can't get into the way of that."""
-        if self._cancelling:
-            raise KeyboardInterrupt
-        self._cancelling = threading.Thread(target=self._cancel, daemon=True)
-        self._cancelling.start()
-
-    def _cancel(self) -> None:
-        try:
-            with Connection(self._session.socket) as daemon:
-                # Not whatever operation runs: that may be a dump, which this one waits for.
-                operation = self._operation or running(daemon.call("Status"))
-                if operation is None:
-                    raise OperationFailed("not-begun", "It has not begun yet.")
-                daemon.call("Cancel", {"operation": operation})
-        except ArcbackupdError as error:
-            self._tell(
-                f"The daemon can't be told to undo it: {clean(error.message)} Ctrl-C again leaves it running."
-            )
-        else:
-            self._tell("The daemon was told to undo it, or to finish if it has come too far; waiting for that.")
-
-    def _tell(self, text: str) -> None:
-        click.echo(text, err=True)
-
-
-@contextmanager
-def _interrupts_go_to(handler: Callable[..., None]) -> Iterator[None]:
-    # A handler instead of catching KeyboardInterrupt: that would tear the stream in the middle of a reply.
-    before = signal.getsignal(signal.SIGINT)
-    if before is signal.SIG_IGN:  # in the background of a script, Ctrl-C is meant for somebody else
-        yield
-        return
-    signal.signal(signal.SIGINT, handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _stays_away() -> DaemonUnreachable:

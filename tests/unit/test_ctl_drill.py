@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import signal
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from arcbackupd.ctl import main as ctl
 from arcbackupd.ctl import render, render_drill, render_status
 from arcbackupd.ctl.render import Screen
-from tests.unit.control_service import Running, backup_row, drill, inspection_row, serving, status_reply
+from arcbackupd.errors import OperationFailed
+from tests.unit.control_service import (
+    RESTORE,
+    Running,
+    SmallService,
+    backup_row,
+    drill,
+    inspection_row,
+    serving,
+    status_reply,
+)
+from tests.unit.test_ctl_main import on_terminal
 
 SCREEN = Screen(datetime(2026, 1, 2, 14, 30, tzinfo=UTC), 200, lambda text, _: text)
 FAILED = drill(
@@ -20,9 +35,13 @@ FAILED = drill(
 )
 
 
-@pytest.fixture
-def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+@pytest.fixture(autouse=True)
+def _socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ARCBACKUPD_SOCKET", str(tmp_path / "s"))
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Running]:
     with serving(tmp_path / "s") as running:
         yield running
 
@@ -37,6 +56,43 @@ def test_verify_shows_its_steps_and_says_how_long_it_took(
         f"{backup_row()['name']} is proved restorable in 34 s (10.0 MB of SQL, loaded in 31 s), beside the live"
         in out
     )
+
+
+class Long(SmallService):
+    """A drill that goes on until somebody ends it."""
+
+    async def verify(self, call: Any) -> Any:
+        await super().verify(call)
+        assert self.hold
+        await asyncio.to_thread(self.hold.wait)
+        raise OperationFailed("cancelled", "It was abandoned because root asked for it; nothing was left behind.")
+
+
+def test_ctrl_c_has_the_daemon_end_the_drill_and_waits_for_that(tmp_path: Path) -> None:
+    service = Long(hold=threading.Event())
+    with serving(tmp_path / "s", service), on_terminal("verify", "latest") as terminal:
+        terminal.read_until("Loading it")
+        terminal.process.send_signal(signal.SIGINT)
+        assert terminal.end() == 1
+    assert service.cancelled == ["op-9"]
+    assert "Ctrl-C ends it and removes what it made; twice leaves it running." in terminal.text
+    assert "The daemon was told to end it; waiting for that." in terminal.text
+    assert "nothing was left behind" in terminal.text
+
+
+def test_a_second_ctrl_c_only_leaves_the_drill(tmp_path: Path) -> None:
+    class Stubborn(Long):
+        async def cancel(self, call: Any) -> Any:
+            self.cancelled.append(call.parameters.operation)
+            return {"operation": RESTORE}
+
+    with serving(tmp_path / "s", Stubborn(hold=threading.Event())), on_terminal("verify", "latest") as terminal:
+        terminal.read_until("Loading it")
+        terminal.process.send_signal(signal.SIGINT)
+        terminal.read_until("waiting for that")
+        terminal.process.send_signal(signal.SIGINT)
+        assert terminal.end() == 130
+    assert "The daemon goes on without being watched. To see it: arcbackupctl status" in terminal.text
 
 
 def test_verify_prints_the_drill_as_json_and_ends_with_1_unless_it_is_proved(

@@ -24,6 +24,7 @@ OURS = {
     "arcbackupd.ctl.doctor",
     "arcbackupd.ctl.drill",
     "arcbackupd.ctl.following",
+    "arcbackupd.ctl.interrupts",
     "arcbackupd.ctl.main",
     "arcbackupd.ctl.nagios",
     "arcbackupd.ctl.names",
