@@ -7,8 +7,9 @@ it, which are flagged too until what it lost is back, or until a `Baseline` says
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
@@ -21,6 +22,7 @@ _MIN_SQL = 1_000_000
 _TOLD = 10
 _SQL = ""
 """Stands for the length of the SQL among the names of tables."""
+_NUMBER = re.compile(r"[0-9]+")
 _ALWAYS = datetime.min.replace(tzinfo=UTC)
 
 
@@ -40,7 +42,7 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Judgement:
-    """``anomalies`` and what is ``explained``, by migrations that lie between, as sentences without a stop."""
+    """``anomalies`` and what is ``explained``, by what else has changed, as sentences without a stop."""
 
     anomalies: tuple[str, ...] = ()
     explained: tuple[str, ...] = ()
@@ -155,7 +157,7 @@ class _Comparison:
 
     def judgement(self) -> Judgement:
         lost = [table for table in self._lost() if not self.history.comes_and_goes(table)]
-        reasons = {table: reason for table in lost if (reason := self._reason(table))}
+        reasons = self._reasons(lost)
         suspects = [table for table in lost if table not in reasons]
         told = _told(suspects, self._text)
         explained = _told(list(reasons), lambda table: f"{self._text(table)}: {reasons[table]}")
@@ -199,18 +201,59 @@ class _Comparison:
         rows = f"{course.high:,}" if course.low == course.high else f"{course.low:,} to {course.high:,}"
         return f"{rows} in the backups of the {_span(self.facts.taken_at - course.since)} before"
 
-    def _reason(self, table: str) -> str | None:
-        """Why a table may well be gone, if migrations that came since are likely to have removed or renamed it."""
+    def _reasons(self, lost: Sequence[str]) -> dict[str, str]:
+        """Why tables may well have lost what they had. What comes later is no reason for a flag that stands."""
+        fresh = [table for table in lost if table not in self.suspects]
+        gone = {table: why for table in fresh if (why := self._removed(table) or self._rotated(table))}
+        return gone | self._moved([table for table in fresh if table not in gone])
+
+    def _removed(self, table: str) -> str | None:
+        """A table that is gone, if migrations of its app came since."""
         if table in self.facts.rows:
             return None
         bare = table.rpartition(".")[2].strip('"')
         apps = {name.partition(".")[0] for name in self._new_migrations}
-        if app := next((app for app in sorted(apps) if bare.startswith(f"{app}_")), None):
-            return f"migrations of {app} came since"
-        rows, now = self.history.newest.rows, self.facts.rows
-        if apps and any(now[name] >= _BACK * rows[table] for name in now.keys() - rows.keys()):
-            return "migrations came since, and a new table has as many"
-        return None
+        app = next((app for app in sorted(apps) if bare.startswith(f"{app}_")), None)
+        return f"migrations of {app} came since" if app else None
+
+    def _rotated(self, table: str) -> str | None:
+        """A table that is gone as the oldest of its kind, if as many came as went."""
+        kind = _kind(table)
+        if table in self.facts.rows or kind == table:
+            return None
+        oldest, newest, now = (
+            {name for name in facts.rows if _kind(name) == kind}
+            for facts in (self.history.oldest, self.history.newest, self.facts)
+        )
+        went, came = (oldest | newest) - now, now - oldest
+        if not now or len(went) > len(came) or max(map(_numbers, went)) > min(map(_numbers, now)):
+            return None
+        return f"the oldest of its kind made way for {max(came, key=_numbers)}"
+
+    def _moved(self, lost: Sequence[str]) -> dict[str, str]:
+        """Tables whose rows are in others now, each row counted once.
+
+        After migrations, all that other tables have gained beyond what they usually do counts. Without any, a table
+        counts that is new and has about as many: tables that fill up hide no loss.
+        """
+        before, now = self.history.newest.rows, self.facts.rows
+        fallen = {table: before[table] - now.get(table, 0) for table in lost}
+        others = [table for table in now.keys() - fallen.keys() if not self._fills_up(table)]
+        if self.facts.migrations == self.history.newest.migrations:
+            return _copied(fallen, {table: now[table] for table in sorted(others) if table not in before})
+        rises = (now[table] - before.get(table, 0) - self.history.usual_rise(table) for table in others)
+        gained, moved = sum(rise for rise in rises if rise > 0), {}
+        for table, rows in fallen.items():
+            if rows * _BACK <= gained:
+                gained -= rows
+                moved[table] = "migrations came since, and other tables have as many rows more"
+        return moved
+
+    def _fills_up(self, table: str) -> bool:
+        """Whether rows that a table has gained are nothing special: a partition that is new gains them, too."""
+        before = self.history.newest.rows
+        new_of_a_kind = table not in before and _kind(table) in map(_kind, before)
+        return new_of_a_kind or self.history.unwatched(table)
 
     def _shrunk(self) -> str | None:
         """What became of the SQL's length, where that says something: not of rows that nobody watches."""
@@ -231,6 +274,26 @@ class _Comparison:
             if rows >= self.limits.min_rows and now.get(table, 0) < rows * rest
         )
         return any(self.history.unwatched(table) for table in fallen)
+
+
+def _copied(fallen: Mapping[str, int], new: Mapping[str, int]) -> dict[str, str]:
+    """Of tables with the rows that they lost, those of which a new table has about as many, each new one once."""
+    left, copied = dict(new), {}
+    for table, rows in fallen.items():
+        twin = next((name for name, has in left.items() if rows * _BACK <= has <= rows / _BACK), None)
+        if twin is not None:
+            del left[twin]
+            copied[table] = f"the new table {twin} has as many"
+    return copied
+
+
+def _kind(table: str) -> str:
+    """The same for tables that differ in their numbers alone, as partitions do."""
+    return _NUMBER.sub("#", table)
+
+
+def _numbers(table: str) -> list[int]:
+    return [int(number) for number in _NUMBER.findall(table)]
 
 
 def _told(tables: Sequence[str], text: Callable[[str], str]) -> list[str]:

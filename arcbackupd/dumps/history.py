@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache, cached_property
+from itertools import pairwise
 
 _HABIT = 2
 """A table that fell, and rose again by itself, this often has rows that come and go."""
@@ -68,11 +69,13 @@ class History:
         self._every = every
         self._sql_since = sql_since
         self._limits = limits
-        self.newest = healthy[-1]
+        self.oldest, self.newest = healthy[0], healthy[-1]
         self.course: Callable[[str], Course] = cache(self._course)
         """Of a table that the newest one has, since it came into being."""
         self.comes_and_goes: Callable[[str], bool] = cache(self._comes_and_goes)
         """Whether to fall deep and to rise again is a table's habit."""
+        self.usual_rise: Callable[[str], int] = cache(self._usual_rise)
+        """The most rows that a table has gained from one to the next."""
 
     @cached_property
     def largest(self) -> Facts:
@@ -95,6 +98,10 @@ class History:
             if rows >= high:
                 high, low, since, backups = rows, fewest, facts.taken_at, number
         return Course(high, low, since, backups)
+
+    def _usual_rise(self, table: str) -> int:
+        rows = [facts.rows[table] for facts in self._healthy if table in facts.rows]
+        return max((after - before for before, after in pairwise(rows)), default=0)
 
     def _comes_and_goes(self, table: str) -> bool:
         peak, low, returns = 0, False, 0
