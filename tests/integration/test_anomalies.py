@@ -87,10 +87,8 @@ def _observatory(make_stand: Callable[..., Stand]) -> Observatory:
             ["public.observations has 800 rows, after 2,000 in the backup before"],
         ),
         ("DROP TABLE targets", ["the table public.targets is gone, which had 3 rows"]),
-        (
-            "ALTER TABLE observations RENAME TO seen",
-            ["the table public.observations is gone, which had 2,000 rows"],
-        ),
+        ("ALTER TABLE observations RENAME TO seen", []),
+        ("CREATE TABLE seen AS SELECT * FROM observations; TRUNCATE observations", []),
         ("DELETE FROM observations WHERE id > 1000", []),
         ("TRUNCATE targets", []),
         ("TRUNCATE django_session", []),
