@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 
@@ -37,6 +38,7 @@ from arcbackupd.stack.throwaway import Throwaways
 
 NOTHING_TO_DRILL = "nothing-to-drill"
 _SERVER_COMES = timedelta(minutes=2)
+_PAUSE_SECONDS = 0.5
 _log = get_logger()
 
 
@@ -170,7 +172,7 @@ class Drills:
 
     def _reap_containers(self, throwaways: Throwaways, cancellation: Cancellation) -> None:
         """Found by their label, should the notes be lost, and by the notes, should the label be another one now."""
-        if left := containers_left(throwaways, cancellation):
+        if left := self._containers_left(throwaways, cancellation):
             _log.warning(f"Removing {len(left)} containers that an interrupted drill left")
         for identity in left:
             remove_container(throwaways, identity, cancellation)
@@ -178,6 +180,18 @@ class Drills:
             if made.kind == "container":
                 remove_container(throwaways, made.name, cancellation)
                 self._notes.remove(made.name)
+
+    def _containers_left(self, throwaways: Throwaways, cancellation: Cancellation) -> list[str]:
+        """Waits for an engine that restarts, if it surely has one."""
+        deadline = time.monotonic() + _SERVER_COMES.total_seconds()
+        while True:
+            try:
+                return containers_left(throwaways, cancellation)
+            except OperationFailed:
+                noted = any(made.kind == "container" for made in self._notes.all())
+                if not noted or time.monotonic() > deadline:
+                    raise
+            cancellation.wait(_PAUSE_SECONDS)
 
 
 def _tell(record: DrillRecord) -> None:

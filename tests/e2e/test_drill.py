@@ -11,7 +11,7 @@ import signal
 import subprocess
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,14 +30,16 @@ from arcbackupd.operations.restore.server import Server
 from arcbackupd.settings import Engine as EngineSettings
 from arcbackupd.stack.containers import ContainerEngine
 from arcbackupd.stack.throwaway import LABEL
-from tests.e2e.restoring import BY_HAND, FOREIGN, NEW, Quick, call, inserted, with_manifest
+from tests.e2e.restoring import BY_HAND, FOREIGN, NEW, Quick, call, inserted, quick_stack, with_manifest
 from tests.e2e.support import fingerprint
 from tests.harness import images
 from tests.harness.daemon import Daemon
 from tests.harness.engine import LABEL as OF_TESTS
-from tests.harness.engine import Engine
+from tests.harness.engine import Engine, EngineUnavailable
+from tests.harness.own_engine import OwnEngine
 from tests.harness.process import wait_until
 from tests.harness.stack import PGDATA, ArcsecondStack
+from tests.require import require
 
 T = TypeVar("T")
 SECONDS = 240.0
@@ -96,6 +98,15 @@ def containers(stack: ArcsecondStack) -> list[str]:
     notes = Notes(stack.state_dir / "drill.json").all()
     names = stack.engine.run("ps", "--all", f"--filter=label={LABEL}", "--format={{.Names}}").stdout.split()
     return [name for name in names if name in {made.name for made in notes}]
+
+
+def ours(stack: ArcsecondStack) -> list[str]:
+    """Return the throwaway containers of this stack's daemon, by their label: its notes may be gone already."""
+    return stack.engine.run("ps", "--all", "--quiet", f"--filter=label={LABEL}={owner(stack)}").stdout.split()
+
+
+def owner(stack: ArcsecondStack) -> str:
+    return hashlib.sha256(f"{host_id()} {stack.state_dir}".encode()).hexdigest()[:32]
 
 
 def volumes(engine: Engine) -> set[str]:
@@ -216,6 +227,65 @@ def test_a_daemon_that_is_killed_in_a_drill_leaves_nothing_once_it_is_back(quick
         quick.assert_tidy(daemon)
 
 
+STEPS = {
+    "database": ("Creating", "Loading", "Building", "Analyzing", "Comparing", "Dropping"),
+    "container": ("Starting", "Creating", "Loading", "Analyzing", "Comparing", "Removing"),
+}
+
+
+@pytest.mark.parametrize("place", STEPS)
+@pytest.mark.parametrize("end", [Daemon.kill, Daemon.stop], ids=["killed", "stopped"])
+def test_a_daemon_that_ends_at_any_step_of_a_drill_leaves_nothing(
+    quick: Quick, place: str, end: Callable[[Daemon], object]
+) -> None:
+    """At once when it is stopped, once it is back when it was killed; and the live database is as it was."""
+    stack = quick.stack
+    before, started = fingerprint(stack), quick.started_at()
+    with drilling(stack, APART if place == "container" else HERE) as daemon:
+        for step in STEPS[place]:
+            with daemon.client("verify", NEW) as client:
+                assert client.stdout
+                assert any(line.startswith(step) for line in client.stdout), step
+                end(daemon)
+            if end is Daemon.stop:
+                assert (quick.databases(), ours(stack)) == (set(), []), step
+            daemon.start()
+            wait_until(
+                lambda: (quick.databases(), ours(stack)) == (set(), []), f"no trace after {step}", seconds=SECONDS
+            )
+            wait_until(lambda: not Notes(stack.state_dir / "drill.json").all(), "the notes to go", seconds=SECONDS)
+        quick.assert_tidy(daemon)
+    assert (fingerprint(stack), quick.started_at()) == (before, started)
+
+
+@pytest.mark.parametrize("place", STEPS)
+def test_an_engine_that_restarts_in_a_drill_leaves_nothing_of_it(docker_engine: Engine, place: str) -> None:
+    """It stops the live database and the drill's container; an operator starts the former again."""
+    try:
+        with (
+            OwnEngine(docker_engine, [images.postgres(docker_engine, 16)]) as own,
+            quick_stack(own.engine) as quick,
+        ):
+            stack = quick.reset().stack
+            before = fingerprint(stack)
+            quick.drop_in(inserted(quick.sql, ASLEEP))
+            with drilling(stack, APART if place == "container" else HERE) as daemon:
+                with daemon.client("verify", FOREIGN) as client:
+                    assert client.stdout
+                    assert any(line.startswith("Loading") for line in client.stdout)
+                    own.restart()
+                    stack.start_container(stack.database)
+                    stack.wait_database()
+                    assert client.wait(SECONDS) == 1
+                tidy = lambda: (quick.databases(), ours(stack)) == (set(), [])
+                wait_until(tidy, "what the drill made to be removed", seconds=SECONDS)
+                stack.start_container(quick.service)
+                quick.assert_tidy(daemon)
+                assert fingerprint(stack) == before
+    except EngineUnavailable as error:
+        require("docker", str(error))
+
+
 def test_containers_of_drills_go_whether_their_label_or_only_a_note_tells_of_them(quick: Quick) -> None:
     """After each drill those with the label; at a start those in the notes too, should the label have changed."""
     stack = quick.stack
@@ -231,10 +301,9 @@ def test_containers_of_drills_go_whether_their_label_or_only_a_note_tells_of_the
         return stack.engine.run("ps", "--all", "--format={{.Names}}").stdout
 
     with drilling(stack, APART) as daemon:
-        owner = hashlib.sha256(f"{host_id()} {stack.state_dir}".encode()).hexdigest()[:32]
         assert daemon.json("verify", NEW, timeout=400)["outcome"] == "proved"
         wait_until(lambda: call(daemon, "Status")["operation"] is None, "what a start does to end", seconds=SECONDS)
-        make(labelled, f"--label={LABEL}={owner}")
+        make(labelled, f"--label={LABEL}={owner(stack)}")
         assert daemon.json("verify", NEW, timeout=400)["outcome"] == "proved"
         wait_until(lambda: labelled not in names(), "the container with the label to be removed", seconds=SECONDS)
         daemon.stop()
