@@ -182,14 +182,13 @@ class Drills:
                 self._notes.remove(made.name)
 
     def _containers_left(self, throwaways: Throwaways, cancellation: Cancellation) -> list[str]:
-        """Waits for an engine that restarts, if it surely has one."""
+        """Waits for an engine that restarts, if it surely has something of a drill's."""
         deadline = time.monotonic() + _SERVER_COMES.total_seconds()
         while True:
             try:
                 return containers_left(throwaways, cancellation)
             except OperationFailed:
-                noted = any(made.kind == "container" for made in self._notes.all())
-                if not noted or time.monotonic() > deadline:
+                if not self._notes.all() or time.monotonic() > deadline:
                     raise
             cancellation.wait(_PAUSE_SECONDS)
 

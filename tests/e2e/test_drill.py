@@ -261,9 +261,10 @@ def test_a_daemon_that_ends_at_any_step_of_a_drill_leaves_nothing(
 @pytest.mark.parametrize("place", STEPS)
 def test_an_engine_that_restarts_in_a_drill_leaves_nothing_of_it(docker_engine: Engine, place: str) -> None:
     """It stops the live database and the drill's container; an operator starts the former again."""
+    tags = [images.postgres(docker_engine, 16), images.backend(docker_engine)]
     try:
         with (
-            OwnEngine(docker_engine, [images.postgres(docker_engine, 16)]) as own,
+            OwnEngine(docker_engine, tags) as own,
             quick_stack(own.engine) as quick,
         ):
             stack = quick.reset().stack
