@@ -34,6 +34,7 @@ def record(day: int, outcome: str = "proved", *, drilled: int = 9, **changes: ob
         "duration_s": 34.0,
         "inode": day,
         "size": 100,
+        "mtime_ns": 1,
         "problem": None if outcome == "proved" else "it is not what it should be.",
     }
     return DrillRecord.model_validate(told | changes)
@@ -91,6 +92,7 @@ def test_a_record_is_of_the_file_and_not_of_the_name_and_an_untried_one_says_not
     assert record_of(backup(8), records) is None
     assert record_of(backup(3, inode=7), records) == records[1]
     assert record_of(backup(7, inode=3), records) is None
+    assert record_of(backup(7), [record(7, mtime_ns=2)]) is None
 
 
 def test_records_outlive_the_daemon_and_a_broken_file_is_as_none(tmp_path: Path) -> None:
