@@ -13,7 +13,6 @@ import signal
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from arcbackupd.control.service import Service
 from arcbackupd.destinations.plugins import FailedDestination
 from arcbackupd.dumps.catalogue import Catalogue
 from arcbackupd.errors import ArcbackupdError, UsageError
+from arcbackupd.household import Household
 from arcbackupd.jobs import JobContext
 from arcbackupd.log import configure_logging, failure, get_logger, log_uncaught
 from arcbackupd.messages import MessageId
@@ -71,8 +71,6 @@ _ENDS = "the daemon stops"
 _UPLOADS_END_SECONDS = 5.0
 _ALARMS_END_SECONDS = 3.0
 _STATUS_SECONDS = 30.0
-_TAKE_UP_SECONDS = 60.0
-"""Between two tries to finish or undo an interrupted restore."""
 _SCAN_SECONDS = 2.0
 _SCAN_NICENESS = 19
 _log = get_logger()
@@ -328,67 +326,6 @@ class Daemon:
         return f"Newest good backup: {newest.name}" if newest else "No good backup yet"
 
 
-@dataclass
-class Household:
-    """What was made from one configuration and lives until the next: scheduler and watch of the backend."""
-
-    parts: Parts
-    watch: BootWatch
-    _task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        """Begin to watch and to schedule."""
-        self._task = asyncio.create_task(self._live(), name="household")
-        self._task.add_done_callback(_report_crash)
-
-    async def stop(self) -> None:
-        """Begin nothing more; what the queue runs goes on."""
-        await self.parts.scheduler.stop()
-        if self._task:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-
-    async def _live(self) -> None:
-        await self._finish_what_was_left()
-        if self.watch.pending:  # of the configuration before
-            await asyncio.wait([self.watch.pending])
-        async with asyncio.TaskGroup() as living:
-            living.create_task(self.watch.run())
-            living.create_task(self._keep_finishing())
-            # A boot that was missed comes before catching up: its dump may be all that is missing.
-            await self.watch.looked.wait()
-            self.parts.scheduler.start()
-            # In a thread, so that catching up finds it remembered. What is wrong there, the job's own run tells.
-            with contextlib.suppress(ArcbackupdError, OSError):
-                await asyncio.to_thread(self.parts.backups.newest_automatic)
-            self.parts.scheduler.catch_up()
-
-    async def _finish_what_was_left(self) -> None:
-        """Finish or undo what a daemon that was killed was at, its restore first: nobody else sees half of one."""
-        if interrupted := self.parts.restores.take_up():
-            await asyncio.wait([interrupted.result])
-        await self._clean_up()
-        # Whatever keeps it from the server, every operation and `status` say so.
-        with contextlib.suppress(ArcbackupdError, OSError):
-            await asyncio.to_thread(self.parts.restores.clean_up)
-        self.parts.restores.take_snapshots()
-        self.parts.drills.reap()
-
-    async def _keep_finishing(self) -> None:
-        """What could neither be finished nor undone is tried again by and by."""
-        while True:
-            await asyncio.sleep(_TAKE_UP_SECONDS)
-            self.parts.restores.take_up()
-
-    async def _clean_up(self) -> None:
-        try:
-            await asyncio.to_thread(self.parts.backups.clean_up)
-        except ArcbackupdError as error:
-            _log.warning(f"What earlier runs left behind could not be looked at: {error.message}", hint=error.hint)
-        except OSError as error:
-            _log.warning(f"What earlier runs left behind could not be looked at: {error}")
-
-
 def _let_go(state_dir: Path) -> None:
     try:
         if let_go_of_leftover(state_dir):
@@ -396,12 +333,6 @@ def _let_go(state_dir: Path) -> None:
             _log.warning(text, message_id=MessageId.HOLD_LEFT_OVER)
     except ArcbackupdError as error:
         failure(error, message_id=MessageId.HOLD_STUCK)
-
-
-def _report_crash(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()):
-        _log.critical("The daemon can't go on; systemd will start it again", exc_info=error)
-        os.kill(os.getpid(), signal.SIGABRT)
 
 
 def _policy(settings: Settings) -> AccessPolicy:

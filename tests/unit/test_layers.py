@@ -21,7 +21,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("setup",),
     ("recovery", "telling"),
     ("daemon",),
-    ("control",),
+    ("control", "household"),
     ("monitoring", "checks"),
     ("scheduling",),
     ("jobs", "alarms"),
