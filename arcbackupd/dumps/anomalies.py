@@ -292,8 +292,10 @@ def _kind(table: str) -> str:
     return _NUMBER.sub("#", table)
 
 
-def _numbers(table: str) -> list[int]:
-    return [int(number) for number in _NUMBER.findall(table)]
+def _numbers(table: str) -> list[tuple[int, str]]:
+    """To compare by: Python makes no number of as many digits as a hostile dump may give to a name."""
+    digits = (number.lstrip("0") for number in _NUMBER.findall(table))
+    return [(len(number), number) for number in digits]
 
 
 def _told(tables: Sequence[str], text: Callable[[str], str]) -> list[str]:

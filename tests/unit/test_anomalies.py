@@ -256,6 +256,13 @@ def test_a_partition_that_made_way_for_a_younger_one_is_explained() -> None:
     )
 
 
+def test_partitions_are_compared_by_numbers_of_any_length() -> None:
+    long = "9" * 5_000
+    before, after = ({f"public.p_{number}": 5_000 for number in kept} for kept in (["009", "10"], ["10", long]))
+    assert flags([facts(0, before), facts(1, after)]) == ".."
+    assert flags([facts(0, after), facts(1, before)]) == ".!"
+
+
 @pytest.mark.parametrize(
     ("what", "after"),
     [
