@@ -8,8 +8,9 @@ it, which are flagged too until what it lost is back, or until a `Baseline` says
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
@@ -160,7 +161,8 @@ class _Comparison:
         reasons = self._reasons(lost)
         suspects = [table for table in lost if table not in reasons]
         told = _told(suspects, self._text)
-        explained = _told(list(reasons), lambda table: f"{self._text(table)}: {reasons[table]}")
+        told_why = [table for table in lost if table in reasons]
+        explained = _told(told_why, lambda table: f"{self._text(table)}: {reasons[table]}")
         if shrunk := self._shrunk():
             if self._new_migrations and not suspects and _SQL not in self.suspects:
                 explained.append(f"{shrunk}: migrations came since")
@@ -204,56 +206,64 @@ class _Comparison:
     def _reasons(self, lost: Sequence[str]) -> dict[str, str]:
         """Why tables may well have lost what they had. What comes later is no reason for a flag that stands."""
         fresh = [table for table in lost if table not in self.suspects]
-        gone = {table: why for table in fresh if (why := self._removed(table) or self._rotated(table))}
-        return gone | self._moved([table for table in fresh if table not in gone])
+        gone = [table for table in fresh if table not in self.facts.rows]
+        reasons = self._rotated(gone) | {table: why for table in gone if (why := self._removed(table))}
+        return reasons | self._moved([table for table in fresh if table not in reasons])
 
     def _removed(self, table: str) -> str | None:
         """A table that is gone, if migrations of its app came since."""
-        if table in self.facts.rows:
-            return None
         bare = table.rpartition(".")[2].strip('"')
         apps = {name.partition(".")[0] for name in self._new_migrations}
         app = next((app for app in sorted(apps) if bare.startswith(f"{app}_")), None)
         return f"migrations of {app} came since" if app else None
 
-    def _rotated(self, table: str) -> str | None:
-        """A table that is gone as the oldest of its kind, if as many came as went."""
-        kind = _kind(table)
-        if table in self.facts.rows or kind == table:
-            return None
+    def _rotated(self, gone: Sequence[str]) -> dict[str, str]:
+        """Tables that are gone as the oldest of their kind, of which others stay, if as many came as went."""
         oldest, newest, now = (
-            {name for name in facts.rows if _kind(name) == kind}
-            for facts in (self.history.oldest, self.history.newest, self.facts)
+            _by_kind(facts.rows) for facts in (self.history.oldest, self.history.newest, self.facts)
         )
-        went, came = (oldest | newest) - now, now - oldest
-        if not now or len(went) > len(came) or max(map(_numbers, went)) > min(map(_numbers, now)):
-            return None
-        return f"the oldest of its kind made way for {max(came, key=_numbers)}"
+        reasons: dict[str, str] = {}
+        for kind, tables in _by_kind(gone).items():
+            went, came = (oldest[kind] | newest[kind]) - now[kind], now[kind] - oldest[kind]
+            stay = newest[kind] & now[kind]
+            if stay and len(went) <= len(came) and max(map(_numbers, went)) < min(map(_numbers, now[kind])):
+                why = f"the oldest of its kind made way for {max(came, key=_numbers)}"
+                reasons |= dict.fromkeys(tables, why)
+        return reasons
 
     def _moved(self, lost: Sequence[str]) -> dict[str, str]:
         """Tables whose rows are in others now, each row counted once.
 
-        After migrations, all that other tables have gained beyond what they usually do counts. Without any, a table
-        counts that is new and has about as many: tables that fill up hide no loss.
+        After migrations, all counts that other tables have gained, where that is more than usual. Without any, a
+        table counts that is new and has about as many: tables that fill up hide no loss.
         """
+        if not lost:
+            return {}
         before, now = self.history.newest.rows, self.facts.rows
         fallen = {table: before[table] - now.get(table, 0) for table in lost}
-        others = [table for table in now.keys() - fallen.keys() if not self._fills_up(table)]
+        others = now.keys() - fallen.keys()
+        partitions = _by_kind(before)
+        new = {table: now[table] for table in others - before.keys() if not self._fills_up(table, partitions)}
         if self.facts.migrations == self.history.newest.migrations:
-            return _copied(fallen, {table: now[table] for table in sorted(others) if table not in before})
-        rises = (now[table] - before.get(table, 0) - self.history.usual_rise(table) for table in others)
-        gained, moved = sum(rise for rise in rises if rise > 0), {}
+            return _copied(fallen, new)
+        gained, moved = sum(new.values()) + sum(map(self._unusual_rise, others & before.keys())), {}
         for table, rows in fallen.items():
             if rows * _BACK <= gained:
                 gained -= rows
                 moved[table] = "migrations came since, and other tables have as many rows more"
         return moved
 
-    def _fills_up(self, table: str) -> bool:
-        """Whether rows that a table has gained are nothing special: a partition that is new gains them, too."""
-        before = self.history.newest.rows
-        new_of_a_kind = table not in before and _kind(table) in map(_kind, before)
-        return new_of_a_kind or self.history.unwatched(table)
+    def _fills_up(self, new: str, partitions: Mapping[str, Collection[str]]) -> bool:
+        """Whether rows that a new table has are nothing special, as those of a further partition."""
+        return _kind(new) in partitions or self.history.unwatched(new)
+
+    def _unusual_rise(self, table: str) -> int:
+        """The rows that it has gained beyond what is usual; 0 where chance may have added them."""
+        rise = self.facts.rows[table] - self.history.newest.rows[table]
+        if rise < self.limits.min_rows or self.history.unwatched(table):
+            return 0
+        usual = self.history.usual_rise(table, self.facts.taken_at - self.history.newest.taken_at)
+        return rise - usual if rise >= 2 * usual else 0
 
     def _shrunk(self) -> str | None:
         """What became of the SQL's length, where that says something: not of rows that nobody watches."""
@@ -278,13 +288,21 @@ class _Comparison:
 
 def _copied(fallen: Mapping[str, int], new: Mapping[str, int]) -> dict[str, str]:
     """Of tables with the rows that they lost, those of which a new table has about as many, each new one once."""
-    left, copied = dict(new), {}
+    left, copied = sorted((rows, name) for name, rows in new.items()), {}
     for table, rows in fallen.items():
-        twin = next((name for name, has in left.items() if rows * _BACK <= has <= rows / _BACK), None)
-        if twin is not None:
-            del left[twin]
-            copied[table] = f"the new table {twin} has as many"
+        at = bisect_left(left, (rows * _BACK, ""))
+        if at < len(left) and left[at][0] <= rows / _BACK:
+            copied[table] = f"the new table {left.pop(at)[1]} has as many"
     return copied
+
+
+def _by_kind(tables: Iterable[str]) -> Mapping[str, set[str]]:
+    """Those that have a number, by what they share with all that differ from them in their numbers alone."""
+    kinds: dict[str, set[str]] = defaultdict(set)
+    for table in tables:
+        if (kind := _kind(table)) != table:
+            kinds[kind].add(table)
+    return kinds
 
 
 def _kind(table: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache, cached_property
 from itertools import pairwise
+from math import ceil
 
 _HABIT = 2
 """A table that fell, and rose again by itself, this often has rows that come and go."""
@@ -74,8 +75,8 @@ class History:
         """Of a table that the newest one has, since it came into being."""
         self.comes_and_goes: Callable[[str], bool] = cache(self._comes_and_goes)
         """Whether to fall deep and to rise again is a table's habit."""
-        self.usual_rise: Callable[[str], int] = cache(self._usual_rise)
-        """The most rows that a table has gained from one to the next."""
+        self.usual_rise: Callable[[str, timedelta], int] = cache(self._usual_rise)
+        """The most rows that a table has gained from one to the next, in a span as often as it holds such."""
 
     @cached_property
     def largest(self) -> Facts:
@@ -99,9 +100,12 @@ class History:
                 high, low, since, backups = rows, fewest, facts.taken_at, number
         return Course(high, low, since, backups)
 
-    def _usual_rise(self, table: str) -> int:
-        rows = [facts.rows[table] for facts in self._healthy if table in facts.rows]
-        return max((after - before for before, after in pairwise(rows)), default=0)
+    def _usual_rise(self, table: str, span: timedelta) -> int:
+        known = [facts for facts in self._healthy if table in facts.rows]
+        most = max((after.rows[table] - before.rows[table] for before, after in pairwise(known)), default=0)
+        covered = known[-1].taken_at - known[0].taken_at if most > 0 else timedelta()
+        times = span * (len(known) - 1) / covered if covered else 1
+        return ceil(max(most, 0) * max(times, 1))
 
     def _comes_and_goes(self, table: str) -> bool:
         peak, low, returns = 0, False, 0

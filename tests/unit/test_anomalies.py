@@ -217,6 +217,25 @@ def test_what_a_table_usually_gains_hides_no_loss_beside_migrations() -> None:
     assert flags([*growing, after]) == "...!"
 
 
+def test_what_a_table_gains_while_no_backup_is_taken_hides_no_loss_either() -> None:
+    """The host was off over the weekend, and an upgrade came with its first start."""
+    growing = [migrated(hour, {OBSERVATIONS: hour * 1_000, TARGETS: 9_000}, "sky.0001") for hour in range(30)]
+    after = migrated(29 + 48, {OBSERVATIONS: 77_100, TARGETS: 0}, "sky.0001", "sky.0002")
+    assert flags([*growing, after]).endswith("..!")
+
+
+def test_what_each_migration_notes_and_what_chance_adds_explain_no_small_table_that_is_gone() -> None:
+    def rows(hour: int) -> dict[str, int]:
+        return {OBSERVATIONS: hour * 1_000, "public.django_migrations": 40, "public.auth_permission": 80}
+
+    growing = [migrated(hour, rows(hour) | {"public.site": 2}, "sky.0001") for hour in range(1, 5)]
+    noted = {OBSERVATIONS: 5_150, "public.django_migrations": 41, "public.auth_permission": 84}
+    after = migrated(5, noted, "sky.0001", "sky.0002")
+    assert flags([*growing, after]) == "....!"
+    moved = migrated(5, rows(5) | {"public.places": 2}, "sky.0001", "sky.0002")
+    assert flags([*growing, moved]) == "....."
+
+
 def test_rows_that_somebody_moved_to_a_new_table_are_explained_and_a_table_that_fills_up_hides_no_loss() -> None:
     before = facts(0, {TARGETS: 9_000, OBSERVATIONS: 70})
     copied = facts(1, {TARGETS: 0, OBSERVATIONS: 70, "public.targets_old": 9_000})
@@ -270,11 +289,16 @@ def test_partitions_are_compared_by_numbers_of_any_length() -> None:
         ("more went than came", partitions(1, 9, 10)),
         ("not the oldest went", partitions(1, 7, 9, 10)),
         ("all went", partitions(1)),
+        ("none stayed", partitions(1, 10, 11, 12)),
         ("the oldest was emptied", facts(1, dict(partitions(1, 7, 8, 9, 10).rows) | {"public.frames_2026_7": 0})),
     ],
 )
 def test_a_partition_that_went_otherwise_is_flagged(what: str, after: Facts) -> None:
     assert flags([partitions(0, 7, 8, 9), after]) == ".!", what
+
+
+def test_the_only_table_of_its_kind_does_not_make_way_for_an_empty_one() -> None:
+    assert flags([partitions(0, 7), partitions(1, 8, rows=0)]) == ".!"
 
 
 def test_sql_that_shrank_with_a_migration_is_explained_also_for_those_after_it() -> None:
@@ -443,6 +467,15 @@ def test_two_weeks_of_hourly_backups_of_many_tables_are_judged_soon() -> None:
     began = time.process_time()
     assert flags([*busy, *lost]) == "." * 336 + "!" * 336
     assert time.process_time() - began < 3.0, "of the processor; 0.4 s where nothing else runs"
+
+
+@pytest.mark.parametrize("migrations", [["a.1"], ["a.1", "a.2"]])
+def test_backups_of_very_many_tables_are_judged_soon(migrations: list[str]) -> None:
+    before = migrated(0, {f"public.t{number}_{number % 7 * 'x'}": number for number in range(1, 20_000)}, "a.1")
+    after = migrated(1, {f"public.u{number}": number for number in range(1, 20_000)}, *migrations)
+    began = time.process_time()
+    judged([before, after])
+    assert time.process_time() - began < 3.0, "of the processor; 0.2 s where nothing else runs"
 
 
 def test_what_is_accepted_of_one_origin_says_nothing_of_another() -> None:
