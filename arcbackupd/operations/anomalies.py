@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
@@ -88,8 +88,12 @@ class Anomalies:
             _log.warning(f"{self._file} can't be written: {error.strerror}. The next backup may be flagged")
 
     def replaced_since(self, moment: datetime) -> bool:
-        """Whether a restore has replaced the database since: what was lost before is settled by that."""
-        return any(not note.accepted and note.at >= moment for note in self._read())
+        """Whether a restore has replaced the database since: what was lost before is settled by that.
+
+        What a wrong clock noted of the future doesn't count, or no loss would be told of until then.
+        """
+        now = datetime.now(UTC)
+        return any(not note.accepted and moment <= note.at <= now for note in self._read())
 
     def tell(self, name: str, judgement: Judgement) -> Iterator[Notice]:
         """Tell of a backup that was just taken; the journal hears of the same loss once, and not every hour."""

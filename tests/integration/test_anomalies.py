@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
@@ -16,10 +17,12 @@ from arcbackupd.dumps.names import Kind
 from arcbackupd.errors import Refused
 from arcbackupd.messages import MessageId
 from arcbackupd.monitoring.snapshot import _look
+from arcbackupd.operations.anomalies import Anomalies
 from arcbackupd.operations.backups import Backups, Listed
 from arcbackupd.operations.events import Event, Notice
 from arcbackupd.operations.queue import OperationQueue
 from arcbackupd.operations.restore.checks import Request
+from arcbackupd.settings import Anomalies as AnomalySettings
 from tests.integration.stand import Stand
 from tests.unit.sample_dumps import copy, dump, write_foreign
 
@@ -198,3 +201,13 @@ def test_dumps_without_a_manifest_are_judged_among_themselves(observatory: Obser
     [flagged] = backups.flags(backups.read())
     assert flagged == "backup-20260101-130002.sql.gz"
     assert not observatory.after().judgement.flagged
+
+
+def test_a_restore_that_a_wrong_clock_noted_in_the_future_settles_no_loss_until_then(tmp_path: Path) -> None:
+    anomalies = Anomalies(tmp_path / "anomalies.json", AnomalySettings())
+    now = datetime.now(UTC)
+    anomalies.replaced(now + timedelta(days=1000))
+    assert not anomalies.replaced_since(now)
+    anomalies.replaced(now)
+    assert anomalies.replaced_since(now - timedelta(hours=1))
+    assert not anomalies.replaced_since(now + timedelta(seconds=1))
