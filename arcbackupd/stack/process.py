@@ -317,9 +317,10 @@ def _start(command: Command, stdin: int, stdout: int, stderr: int) -> sh.Running
 
 def _start_once(command: Command, program: str, stdin: int, stdout: int, stderr: int) -> sh.RunningCommand | None:
     """Start it; None when it had to be killed before it was the program."""
+    limit = StartLimit(START_SECONDS)
     process: sh.RunningCommand | None = None
-    with StartLimit(START_SECONDS) as limit:
-        try:
+    try:
+        with limit:
             process = sh.Command(
                 program
             )(  # type: ignore[call-overload]  # its hints lack descriptors for _in
@@ -334,11 +335,13 @@ def _start_once(command: Command, program: str, stdin: int, stdout: int, stderr:
                 _new_session=True,
                 _ok_code=_ANY_STATUS,
             )
-        except (sh.ForkException, OSError):  # its text is a traceback
-            raise _not_started(command) from None
-        except ValueError:  # what was killed had not yet told sh its session
-            if not limit.killed:
-                raise
+    except RuntimeError as error:  # the host has no thread left
+        raise _no_thread(command) from error
+    except (sh.ForkException, OSError):  # its text is a traceback
+        raise _not_started(command) from None
+    except ValueError:  # what was killed had not yet told sh its session
+        if not limit.killed:
+            raise
     if not limit.killed:
         return process
     if process is not None:
@@ -350,9 +353,10 @@ def _start_once(command: Command, program: str, stdin: int, stdout: int, stderr:
 
 def _environment(command: Command) -> dict[str, str]:
     inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-    # A service has no home, and its user needn't have one; podman, unless it may mount, ends where there is none.
+    # A service has no home, and its user needn't have one, or may not see it; podman, unless it may mount, ends
+    # where there is none.
     home = inherited.pop("HOME", "/")
-    home = home if home and Path(home).is_dir() else "/"
+    home = home if os.path.isdir(home) else "/"  # noqa: PTH112  (pathlib's raises where it may not look)
     return {"PATH": os.defpath, "HOME": home, **inherited, "LC_ALL": "C.UTF-8", **command.environment}
 
 
@@ -386,6 +390,11 @@ def _not_started(command: Command) -> OperationFailed:
     place = f" in {command.cwd}" if command.cwd else ""
     hint = "The program, what interprets it and its directory must be there, and open to the daemon's user."
     return OperationFailed("not-started", f"{_name(command)} can't be started{place}.", hint=hint)
+
+
+def _no_thread(command: Command) -> OperationFailed:
+    hint = "The limit of the unit's tasks is reached, or the host's: `systemctl status arcbackupd`."
+    return OperationFailed("not-started", f"{_name(command)} can't be started: no thread is left.", hint=hint)
 
 
 def _start_hung(command: Command) -> TimedOut:

@@ -18,7 +18,7 @@ from types import TracebackType
 class StartLimit:
     """Watches this thread start a program: what it forked and hasn't become one after so many seconds is killed.
 
-    A context manager, which is left when the program runs or was killed; ``killed`` tells which.
+    A context manager, which is left when the program runs or was killed; ``killed`` tells which, once it is left.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -38,10 +38,9 @@ class StartLimit:
 
     def _kill(self) -> None:
         with contextlib.suppress(FileNotFoundError):  # a kernel made without CONFIG_PROC_CHILDREN
-            for pid in map(int, self._children.read_text().split()):
-                if _is_copy(pid):
-                    os.kill(pid, signal.SIGKILL)
-                    self.killed.append(pid)
+            for pid in filter(_is_copy, map(int, self._children.read_text().split())):
+                os.kill(pid, signal.SIGKILL)
+                self.killed.append(pid)
 
 
 def _is_copy(pid: int) -> bool:

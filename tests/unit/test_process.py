@@ -12,11 +12,13 @@ import tracemalloc
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from arcbackupd.errors import OperationFailed
 from arcbackupd.stack.process import ERROR_LIMIT, OUTPUT_LIMIT, Command, Finished, Stream, TimedOut, run
+from arcbackupd.stack.starting import StartLimit
 from tests.harness.process import wait_until
 
 SECRET = "hunter2-S3cr3t"
@@ -207,6 +209,12 @@ def test_it_inherits_no_descriptor_but_the_three_streams(tmp_path: Path) -> None
             assert b"secret" not in read_all(stream)
 
 
+@pytest.mark.parametrize("home", ["/no/such/home", "/" + "long" * 100, "", "/etc/passwd"])
+def test_a_home_that_is_none_or_cannot_be_looked_at_is_replaced(home: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", home)
+    assert run(sh('echo "$HOME"'), timeout=20).output == b"/\n"
+
+
 # What can't be started
 
 
@@ -230,6 +238,19 @@ def test_what_cannot_be_started_is_an_error_in_english(command: Command, code: s
         assert (caught.value.code, caught.value.message) == (code, message)
         assert caught.value.hint
         assert SECRET not in repr(caught.value.__cause__)
+
+
+def test_without_a_thread_to_watch_its_start_none_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    before = open_files()
+    for start in (lambda c: run(c, timeout=5), Stream):
+        with pytest.raises(OperationFailed, match="touch can't be started: no thread is left") as caught:
+            start(Command(("touch", str(tmp_path / "begun"))))
+        assert caught.value.code == "not-started"
+    assert (list(tmp_path.iterdir()), open_files()) == ([], before)
 
 
 def test_a_program_without_its_interpreter_cannot_be_started(tmp_path: Path) -> None:
@@ -286,6 +307,26 @@ def test_a_fork_that_never_becomes_the_program_is_killed_and_tried_again(
     with Stream(sh("echo out")) as stream:
         assert read_all(stream) == b"out\n"
     wait_until(lambda: set(children()) <= set(before), "the end of the processes")
+
+
+def test_a_fork_that_is_seen_to_end_before_its_killer_notes_it_is_tried_again(
+    stuck_forks: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("arcbackupd.stack.process.START_SECONDS", 0.5)
+    kill, leave, left = os.kill, StartLimit.__exit__, threading.Event()
+
+    def kill_slowly(pid: int, number: int) -> None:
+        kill(pid, number)
+        left.wait(20)
+
+    def tell(limit: StartLimit, *error: Any) -> None:
+        left.set()
+        leave(limit, *error)
+
+    monkeypatch.setattr("arcbackupd.stack.starting.os.kill", kill_slowly)
+    monkeypatch.setattr(StartLimit, "__exit__", tell)
+    stuck_forks.append("early")
+    assert run(sh("echo out"), timeout=20).output == b"out\n"
 
 
 @pytest.mark.parametrize("place", ["early", "late"])
