@@ -80,10 +80,11 @@ LONGEST_MESSAGE = 500
 
 
 def describe(error: BaseException) -> str:
-    """An error in a line; also for one whose own text fails."""
+    """An error in a line; also for one whose own text fails. Cut between words: half a secret isn't masked."""
     try:
         text = " ".join(str(error).split())
     except Exception:  # noqa: BLE001 - a plugin's exception can do anything
         text = ""
     kind = type(error).__name__
-    return (f"{kind}: {text}" if text else kind)[:LONGEST_MESSAGE]
+    line = f"{kind}: {text}" if text else kind
+    return line if len(line) <= LONGEST_MESSAGE else line[:LONGEST_MESSAGE].rpartition(" ")[0]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -67,6 +69,7 @@ class Alarms:
 
     def __init__(self, settings: Settings, jobs: Collection[str], memory: AlarmMemory, host: str) -> None:
         """Raise UsageError, as `load` does."""
+        self._memory = memory
         self._loaded = load(settings, jobs, host)
         memory.keep({name: _jobs_of(item) for name, item in self._loaded.items()})
         self._couriers = {
@@ -110,10 +113,16 @@ class Alarms:
             courier.close()
 
     def join(self, seconds: float) -> None:
-        """After `close`: wait for the last deliveries, for so long in all."""
+        """After `close`: wait for the last deliveries, for so long in all. What they don't come to stays owed."""
         deadline = time.monotonic() + seconds
+        # In a thread that ends with the process: a disk may hang as well.
+        saving = threading.Thread(target=self._memory.save, name="alarms", daemon=True)
+        with contextlib.suppress(RuntimeError):  # the host has no thread left
+            saving.start()
         for courier in self._couriers.values():
             courier.join(deadline - time.monotonic())
+        if saving.is_alive():
+            saving.join(max(deadline - time.monotonic(), 0))
 
     def _state(self, name: str, item: LoadedAlarm | FailedAlarm) -> AlarmState:
         if isinstance(item, FailedAlarm):

@@ -86,7 +86,7 @@ class Courier:
         if not isinstance(alarm, JobAlarm) or signal.job not in alarm.settings.jobs:
             return
         if isinstance(signal, JobBegan):
-            self._queue((JobBegan, signal.job), lambda: self._delivered(partial(alarm.began, signal)))
+            self._queue((JobBegan, signal.job), lambda: self._tell_began(alarm, signal))
         else:
             problem = None if signal.problem is None else _short(signal.problem)
             self._memory.owe(alarm.name, replace(signal, message=_short(signal.message), problem=problem))
@@ -180,6 +180,17 @@ class Courier:
         self._failures = min(self._failures + 1, 10)
         return False
 
+    def _tell_began(self, alarm: JobAlarm[Any], began: JobBegan) -> None:
+        """Not before the end of an earlier run that is owed: that would be taken for the end of this one."""
+        if self._owes_before(began):
+            self._tell_owed(alarm, began.job)
+        if not self._owes_before(began):
+            self._delivered(partial(alarm.began, began))
+
+    def _owes_before(self, began: JobBegan) -> bool:
+        owed = self._memory.of(self._alarm.name).owed.get(began.job)
+        return owed is not None and owed.run != began.run
+
     def _tell_owed(self, alarm: JobAlarm[Any], job: str) -> None:
         ended = self._memory.of(alarm.name).owed.get(job)
         if ended and self._delivered(partial(alarm.ended, ended)):
@@ -223,8 +234,8 @@ class Courier:
 
 
 def _short(value: object) -> str:
-    """A line of bounded length, whatever a plugin gave for one."""
-    return clean(str(value)[:LONGEST_MESSAGE])
+    """A line of bounded length, whatever a plugin gave for one; cut at last, as half a secret isn't masked."""
+    return clean(str(value)[: 10 * LONGEST_MESSAGE])[:LONGEST_MESSAGE].strip()
 
 
 def _tried(tell: Callable[[], object]) -> AlarmError | None:

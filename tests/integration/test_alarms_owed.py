@@ -16,6 +16,8 @@ from arcbackupd.alarms.alarms import Alarms, trouble
 from arcbackupd.alarms.courier import Courier
 from arcbackupd.alarms.memory import AlarmMemory
 from arcbackupd.alarms.plugins import LoadedAlarm, load_alarms
+from arcbackupd.errors import describe
+from arcbackupd.log import redact, redacted
 from arcbackupd.operations.health import Problem, Severity
 from arcbackupd.settings import AlarmTable, Settings
 from tests.harness.alarm_server import AlarmServer
@@ -98,6 +100,50 @@ def test_only_the_newest_outcome_of_each_job_is_owed(server: AlarmServer, tmp_pa
     assert sorted(runs(server)) == ["/c 3", "/c/fail 2"]
 
 
+def test_a_run_s_start_is_told_after_the_end_of_the_run_before_it(server: AlarmServer, tmp_path: Path) -> None:
+    """After a restart the first run may begin before anybody has looked what is owed."""
+    before = Night(server, tmp_path)
+    before.hear_in_vain(ended("1", "The disk is full."))
+    before.end()
+    server.received.clear()
+    server.behave = "well"
+    after = Night(server, tmp_path)
+    after.courier.hear(JobBegan("dump", "2"))
+    after.until_told()
+    after.courier.hear(ended("2"))
+    after.end()
+    assert runs(server) == ["/c/fail 1", "/c/start 2", "/c 2"]
+
+
+def test_a_run_s_start_is_left_out_while_the_end_before_it_cannot_be_told(
+    server: AlarmServer, tmp_path: Path
+) -> None:
+    night = Night(server, tmp_path)
+    night.hear_in_vain(ended("1"))
+    night.hear_in_vain(JobBegan("dump", "2"))
+    server.behave = "well"
+    night.until_told()
+    night.end()
+    assert set(runs(server)) == {"/c 1"}
+
+
+def test_what_could_not_be_told_before_the_daemon_s_end_is_told_by_the_next(
+    server: AlarmServer, tmp_path: Path
+) -> None:
+    table = AlarmTable.model_validate({"type": "ping", "url": server.url})
+    settings = Settings.model_construct(alarms={"night": table})
+    server.behave = "hang"
+    alarms = Alarms(settings, ["dump"], AlarmMemory(tmp_path), "dome")
+    alarms.hear(JobBegan("dump", "1"))
+    server.wait("/start")
+    alarms.hear(ended("1"))
+    alarms.close()
+    alarms.join(0.5)
+    assert AlarmMemory(tmp_path).of("night").owed["dump"].run == "1"
+    server.ending.set()
+    alarms.join(20)
+
+
 def test_a_restart_goes_on_with_what_is_owed_and_knows_that_it_could_not_be_delivered(
     server: AlarmServer, tmp_path: Path
 ) -> None:
@@ -159,7 +205,18 @@ def test_what_a_run_says_is_kept_whatever_characters_are_in_it_and_not_beyond_me
     night = Night(server, tmp_path)
     night.hear_in_vain(ended("1", "\udcff\n" + "long " * 10**6))
     night.end()
-    assert AlarmMemory(tmp_path).of("night").owed["dump"].problem == ("long " * 100)[:498].strip()
+    assert AlarmMemory(tmp_path).of("night").owed["dump"].problem == ("long " * 100).strip()
+
+
+def test_no_half_of_a_secret_is_kept_or_told_where_a_text_is_cut(server: AlarmServer, tmp_path: Path) -> None:
+    redact("hunter2-S3cr3t")
+    night = Night(server, tmp_path)
+    server.behave = 503
+    for before in range(480, 500):
+        night.courier.hear(ended("1", f"{'x' * before}hunter2-S3cr3t"))
+        assert "hunter" not in (night.memory.of("night").owed["dump"].problem or "")
+        assert "hunter" not in redacted(describe(ValueError(f"{'x' * (before - 20)} hunter2-S3cr3t")))
+    night.end()
 
 
 def test_an_outcome_that_was_told_settles_none_that_came_meanwhile(tmp_path: Path) -> None:
