@@ -18,6 +18,8 @@ from arcbackupd.dumps.history import Course, Facts, History, Limits
 
 _BACK = 0.9
 """Share of what was lost that must be there again: new rows, half as many, don't bring the lost ones back."""
+_MUCH_MORE = 2
+"""Times what was lost: rows that were moved don't become so many."""
 _MIN_SQL = 1_000_000
 """Bytes of SQL below which its length is mostly that of the schema."""
 _TOLD = 10
@@ -234,7 +236,8 @@ class _Comparison:
     def _moved(self, lost: Sequence[str]) -> dict[str, str]:
         """Tables whose rows are in others now, each row counted once.
 
-        After migrations, all counts that other tables have gained, where that is more than usual. Without any, a
+        After migrations, all counts that other tables have gained, where that is more than usual; if it is much
+        more than was lost, it came from elsewhere, and explains none that is still there. Without any migration, a
         table counts that is new and has about as many: tables that fill up hide no loss.
         """
         if not lost:
@@ -247,8 +250,9 @@ class _Comparison:
         if self.facts.migrations == self.history.newest.migrations:
             return _copied(fallen, new)
         gained, moved = sum(new.values()) + sum(map(self._unusual_rise, others & before.keys())), {}
+        from_elsewhere = gained > _MUCH_MORE * sum(fallen.values())
         for table, rows in fallen.items():
-            if rows * _BACK <= gained:
+            if rows * _BACK <= gained and not (from_elsewhere and table in now):
                 gained -= rows
                 moved[table] = "migrations came since, and other tables have as many rows more"
         return moved

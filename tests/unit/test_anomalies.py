@@ -211,6 +211,13 @@ def test_each_row_that_came_counts_for_one_that_went() -> None:
     assert len(judgement.explained) == 1
 
 
+def test_many_rows_that_a_migration_brings_hide_no_table_that_was_emptied() -> None:
+    before = migrated(0, {TARGETS: 9_000}, "sky.0001")
+    for brought, expected in ((9_000, ".."), (18_000, ".."), (90_000, ".!")):
+        after = {TARGETS: 0, "public.stars": brought}
+        assert flags([before, migrated(1, after, "sky.0001", "sky.0002")]) == expected
+
+
 def test_what_a_table_usually_gains_hides_no_loss_beside_migrations() -> None:
     growing = [migrated(hour, {OBSERVATIONS: hour * 50_000, TARGETS: 9_000}, "sky.0001") for hour in range(1, 4)]
     after = migrated(4, {OBSERVATIONS: 200_000, TARGETS: 0}, "sky.0001", "sky.0002")
