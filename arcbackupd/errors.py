@@ -80,11 +80,15 @@ LONGEST_MESSAGE = 500
 
 
 def describe(error: BaseException) -> str:
-    """An error in a line; also for one whose own text fails. Cut between words: half a secret isn't masked."""
+    """An error in a line; also for one whose own text fails."""
     try:
         text = " ".join(str(error).split())
     except Exception:  # noqa: BLE001 - a plugin's exception can do anything
         text = ""
     kind = type(error).__name__
-    line = f"{kind}: {text}" if text else kind
-    return line if len(line) <= LONGEST_MESSAGE else line[:LONGEST_MESSAGE].rpartition(" ")[0]
+    return shortened(f"{kind}: {text}" if text else kind)
+
+
+def shortened(text: str) -> str:
+    """A text of at most LONGEST_MESSAGE characters, cut between words: half a secret isn't masked."""
+    return text if len(text) <= LONGEST_MESSAGE else f"{text[: LONGEST_MESSAGE - 2].rpartition(' ')[0]} …".strip()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from arcbackupd.alarms import JobBegan, JobEnded
-from arcbackupd.errors import LONGEST_MESSAGE, ArcbackupdError, OperationFailed, describe
+from arcbackupd.errors import ArcbackupdError, OperationFailed, describe, shortened
 from arcbackupd.jobs import JobOutcome, JobStatus
 from arcbackupd.log import bound, get_logger
 from arcbackupd.scheduling.plugins import LoadedJob
@@ -205,7 +205,7 @@ class JobRunner:
                 outcome = await _outcome_of(job)
                 _log_outcome(job.name, outcome)
         finally:
-            run = LastRun(started, datetime.now(UTC), outcome.status, outcome.message[:LONGEST_MESSAGE])
+            run = LastRun(started, datetime.now(UTC), outcome.status, shortened(outcome.message))
             self._history.end(job.name, run)
             if run.status is not JobStatus.INTERRUPTED:  # it is begun anew, or missed
                 self._tell(_ended(job.name, identity, run))

@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from arcbackupd.alarms import JobBegan, JobEnded
-from arcbackupd.errors import OperationFailed
+from arcbackupd.errors import LONGEST_MESSAGE, OperationFailed, shortened
 from arcbackupd.jobs import JobOutcome, JobStatus
 from arcbackupd.scheduling import JobHistory, JobRunner, LoadedJob
 
@@ -66,3 +66,10 @@ def test_a_run_is_told_when_it_begins_and_how_it_ended_under_one_id(
 def test_of_a_run_that_the_daemons_end_cut_short_only_the_beginning_is_told(tmp_path: Path) -> None:
     (began,) = signals(tmp_path, None, stop=True)
     assert isinstance(began, JobBegan)
+
+
+def test_what_is_too_long_is_cut_between_words_so_that_no_half_of_a_secret_is_left() -> None:
+    words = "word " * (LONGEST_MESSAGE // 5 - 1)
+    assert shortened(words + "hunter2-S3cr3t") == f"{words}…"
+    assert shortened("x" * 2 * LONGEST_MESSAGE) == "…"
+    assert shortened(words) == words
