@@ -20,7 +20,7 @@ from tests.harness.engine import Engine
 from tests.harness.installed import ADMINS, CONFIG, NEVER, InstalledDaemon
 from tests.harness.package import build_one_file, build_package
 from tests.harness.plugins import build_plugin
-from tests.harness.process import run
+from tests.harness.process import run, wait_until
 from tests.harness.stack import ArcsecondStack
 from tests.harness.systemd_host import SystemdHost
 from tests.harness.tools import tool
@@ -32,6 +32,7 @@ ROWS = 300_000
 
 OLD = "0.0.1"
 CACHE = "/var/cache/arcbackupd"
+UPGRADE = "/var/log/upgrade"
 PLUGINS = "/usr/local/lib/arcbackupd/plugins"
 MEMBER, OUTSIDER = "ada", "oscar"
 
@@ -270,8 +271,15 @@ def test_an_upgrade_keeps_all_and_lets_a_dump_at_hand_finish(daemon: InstalledDa
     pid = daemon.pid
     with ThreadPoolExecutor() as pool:
         with dump_half_way(daemon):
-            upgrade = pool.submit(dpkg, daemon.host, "--install", "/srv/new.deb")
-            daemon.wait_entry(MESSAGE_ID=MessageId.DAEMON_STOPPING, seconds=240)
+            upgrade = pool.submit(
+                daemon.host.run, ["sh", "-c", f"dpkg --install /srv/new.deb >{UPGRADE}"], timeout=300
+            )
+            wait_until(
+                lambda: "Waiting for" in daemon.host.run(["cat", UPGRADE], check=False).stdout,
+                "the upgrade to wait",
+                seconds=240,
+            )
+            assert daemon.pid == pid
         upgrade.result()
     daemon.wait_restarted(pid)
     assert __version__ in daemon.host.run(["arcbackupd", "--version"]).stdout
