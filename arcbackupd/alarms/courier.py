@@ -249,7 +249,7 @@ def _tried(tell: Callable[[], object]) -> AlarmError | None:
         return error
     except ArcbackupdError as error:
         return AlarmError("alarm-failed", error.message, hint=error.hint)
-    except BaseException as error:  # noqa: BLE001 - see above
+    except BaseException as error:  # noqa: BLE001 - a plugin can raise anything, and nobody's interrupt is meant
         _log.error("The alarm failed in a way that its plugin didn't foresee", exc_info=error)
         hint = "The journal has the traceback: `journalctl -u arcbackupd`."
         return AlarmError("alarm-failed", f"{clean(describe(error))}.", hint=hint)

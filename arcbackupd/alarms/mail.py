@@ -20,7 +20,8 @@ from arcbackupd.alarms.news import News
 from arcbackupd.alarms.words import TEST, clean, subject, text
 from arcbackupd.errors import OperationFailed
 from arcbackupd.settings import AbsolutePath, Duration
-from arcbackupd.stack.process import Command, TimedOut, run
+from arcbackupd.stack.command import Command, TimedOut
+from arcbackupd.stack.process import run
 
 _POLICY = policy.default.clone(cte_type="7bit")
 """Lines end by LF alone, as sendmail wants them; nothing beyond ASCII, whatever lies between."""

@@ -10,7 +10,8 @@ from pathlib import Path
 from arcbackupd.checks import Verdict, failed, ok, skipped, warning
 from arcbackupd.checks.subject import Subject
 from arcbackupd.errors import ArcbackupdError
-from arcbackupd.stack.process import Command, run
+from arcbackupd.stack.command import Command
+from arcbackupd.stack.process import run
 from arcbackupd.stack.standby import under_systemd
 
 SERVICE = "arcbackupd.service"

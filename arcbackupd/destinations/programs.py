@@ -24,7 +24,8 @@ from arcbackupd.destinations import DestinationError, Transfer
 from arcbackupd.destinations.program_errors import damaged, unreadable
 from arcbackupd.destinations.transfers import blocks, deliver, open_source
 from arcbackupd.errors import OperationFailed
-from arcbackupd.stack.process import Command, Finished, Stream, TimedOut, run
+from arcbackupd.stack.command import Command, TimedOut
+from arcbackupd.stack.process import Finished, Stream, run
 
 SILENCE_SECONDS = 600.0
 """How long a program may say nothing: restic reads a whole index first, and a far server may hash a large file."""

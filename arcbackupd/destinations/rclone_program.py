@@ -13,7 +13,8 @@ from typing import Any
 from arcbackupd.destinations import DestinationError, Transfer
 from arcbackupd.destinations.program_errors import LastWords, meaning
 from arcbackupd.destinations.programs import Tick, fields, nothing, started
-from arcbackupd.stack.process import Command, Finished
+from arcbackupd.stack.command import Command
+from arcbackupd.stack.process import Finished
 
 _NOT_THERE = (3, 4)
 _OPTIONS = (

@@ -16,7 +16,8 @@ from typing import Any
 from arcbackupd.destinations import Transfer
 from arcbackupd.destinations.program_errors import LastWords, meaning
 from arcbackupd.destinations.programs import Tick, fields, nothing, started
-from arcbackupd.stack.process import Command, Finished
+from arcbackupd.stack.command import Command
+from arcbackupd.stack.process import Finished
 
 _SOME_UNREADABLE = 3
 _LOCKING_SECONDS = 10.0

@@ -15,7 +15,7 @@ from arcbackupd.operations.database import Database
 from arcbackupd.operations.hold import Hold
 from arcbackupd.operations.holder import Holder
 from arcbackupd.stack import ContainerRun
-from arcbackupd.stack.process import TimedOut
+from arcbackupd.stack.command import TimedOut
 
 _NOT_ASKED = "the database could not be asked what had happened since the backend's start"
 _YOUNG = timedelta(minutes=1)

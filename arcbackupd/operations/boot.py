@@ -23,8 +23,9 @@ from arcbackupd.operations.cancellation import INTERRUPTED
 from arcbackupd.operations.holder import Holder
 from arcbackupd.operations.own_starts import OwnStarts
 from arcbackupd.stack import ContainerRun, Engine
+from arcbackupd.stack.command import Command
 from arcbackupd.stack.events import ENDS, STARTS, ContainerEvent, parse_event
-from arcbackupd.stack.process import Command, Stream
+from arcbackupd.stack.process import Stream
 
 _LOOK_SECONDS = 2.0
 _RECONNECT_SECONDS = 1.0

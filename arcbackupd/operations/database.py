@@ -14,7 +14,8 @@ from arcbackupd.installation import Installation
 from arcbackupd.niceness import NORMAL, Niceness
 from arcbackupd.operations.cancellation import Cancellation
 from arcbackupd.stack import Engine
-from arcbackupd.stack.process import Command, Dialogue, Finished, Output, run
+from arcbackupd.stack.command import Command
+from arcbackupd.stack.process import Dialogue, Finished, Output, run
 
 _QUERY_TIMEOUT = 20
 _RETRY_SECONDS = 0.5

@@ -16,9 +16,10 @@ from arcbackupd.settings import Engine as EngineSettings
 from arcbackupd.settings import Settings, load_settings
 from arcbackupd.setup import installs
 from arcbackupd.setup.config_text import explicit
+from arcbackupd.stack.command import Command
 from arcbackupd.stack.containers import ContainerEngine
 from arcbackupd.stack.engine import Labelled
-from arcbackupd.stack.process import Command, run
+from arcbackupd.stack.process import run
 
 DROP_IN = Path("/etc/systemd/system/arcbackupd.service.d/paths.conf")
 _SECONDS = 30.0

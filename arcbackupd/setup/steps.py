@@ -21,7 +21,8 @@ from arcbackupd.errors import OperationFailed
 from arcbackupd.files import write_atomically
 from arcbackupd.settings import Settings
 from arcbackupd.stack import open_engine
-from arcbackupd.stack.process import Command, run
+from arcbackupd.stack.command import Command
+from arcbackupd.stack.process import run
 
 Say = Callable[[str], None]
 _SECONDS = 120.0

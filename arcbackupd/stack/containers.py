@@ -13,10 +13,11 @@ from typing import Any
 from arcbackupd.errors import ArcbackupdError, OperationFailed
 from arcbackupd.niceness import NORMAL, Niceness
 from arcbackupd.settings import Engine as EngineSettings
+from arcbackupd.stack.command import Command
 from arcbackupd.stack.direct import DirectDialogue, DirectOutput, DirectPath
 from arcbackupd.stack.engine import ContainerRun, HealthCheck, Labelled, ServiceState
 from arcbackupd.stack.events import TOLD, parse_time
-from arcbackupd.stack.process import Command, Dialogue, Finished, Output, Stream, run
+from arcbackupd.stack.process import Dialogue, Finished, Output, Stream, run
 from arcbackupd.stack.throwaway import Throwaways
 
 _INSPECT_TIMEOUT = 15

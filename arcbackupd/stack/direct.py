@@ -22,8 +22,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from arcbackupd.errors import ArcbackupdError, OperationFailed
+from arcbackupd.stack.command import Command
 from arcbackupd.stack.descriptors import milliseconds, widen
-from arcbackupd.stack.process import Command, Dialogue, Finished, InputClosed
+from arcbackupd.stack.process import Dialogue, Finished, InputClosed
 
 PLACES = ("/tmp", "/dev/shm", "/var/tmp")  # noqa: S108  # of the container, not of the host
 _PREFIX = "arcbackupd-pipe-"

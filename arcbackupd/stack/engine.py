@@ -9,7 +9,8 @@ from typing import Protocol
 
 from arcbackupd.errors import ArcbackupdError
 from arcbackupd.niceness import NORMAL, Niceness
-from arcbackupd.stack.process import Command, Dialogue, Finished, Output
+from arcbackupd.stack.command import Command
+from arcbackupd.stack.process import Dialogue, Finished, Output
 from arcbackupd.stack.throwaway import Throwaways
 
 

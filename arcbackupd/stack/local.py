@@ -11,8 +11,9 @@ from arcbackupd.errors import ArcbackupdError
 from arcbackupd.niceness import NORMAL, Niceness
 from arcbackupd.settings import Engine as EngineSettings
 from arcbackupd.settings import LocalEngine as LocalSettings
+from arcbackupd.stack.command import Command
 from arcbackupd.stack.engine import ContainerRun, ServiceState
-from arcbackupd.stack.process import Command, Dialogue, Finished, Output, Stream, run
+from arcbackupd.stack.process import Dialogue, Finished, Output, Stream, run
 
 _ASK_SECONDS = 30
 _POSTGRES = frozenset({"psql", "pg_dump"})

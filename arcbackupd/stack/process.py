@@ -1,9 +1,4 @@
-"""Run programs: argument lists, an environment built from nothing, time limits. The only importer of `sh`.
-
-What `sh` must not do here: copy output through itself (it keeps it in memory, and reads a TTY at 37 MiB/s), raise
-exceptions or log lines that carry the whole argument list, or share our session, so that a signal meant for
-the daemon ends a dump first. Hence descriptors for all three streams, ``_bg_exc=False`` and ``_new_session=True``.
-"""
+"""Run programs to their end, or speak with them while they run: time limits, bounded output."""
 
 from __future__ import annotations
 
@@ -11,20 +6,17 @@ import contextlib
 import fcntl
 import os
 import select
-import shlex
-import shutil
 import signal
 import sys
 import termios
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import sh
 
 from arcbackupd.errors import OperationFailed
-from arcbackupd.log import MASK
+from arcbackupd.stack.command import Command, TimedOut
 from arcbackupd.stack.descriptors import (
     PIPE_SIZE,
     ROOM,
@@ -36,41 +28,15 @@ from arcbackupd.stack.descriptors import (
     process_file,
     written,
 )
-from arcbackupd.stack.starting import StartLimit
+from arcbackupd.stack.starting import start
 
 OUTPUT_LIMIT = 16 << 20
 """Bytes of output that a program run to its end may have; those that have more are streamed."""
 ERROR_LIMIT = 64 << 10
 """Bytes that are read of what a program says to its error output: the last ones."""
-START_SECONDS = 15
-"""Seconds that a program may take to become one; tried once more, as nothing of it has run."""
-_STARTS = 2
 _REAP_SECONDS = 5
 _MUCH = PIPE_SIZE // 2
 _DRAIN_MILLISECONDS = 2
-_ANY_STATUS = tuple(range(-64, 256))
-_INHERITED = (
-    "PATH", "HOME", "DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Command:
-    """A program to run. Secrets go into ``environment``, never into ``argv``; ``name`` is for messages."""
-
-    argv: tuple[str, ...]
-    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
-    cwd: str | None = None
-    name: str = ""
-
-    def shown(self) -> str:
-        """As a shell would take it, with the values of its environment masked where they are secret."""
-        variables = (f"{name}={MASK if _is_secret(name) else value}" for name, value in self.environment.items())
-        return shlex.join([*(("env", *variables) if self.environment else ()), *self.argv])
-
-
-def _is_secret(name: str) -> bool:
-    return "PASS" in name
 
 
 @dataclass(frozen=True)
@@ -82,10 +48,6 @@ class Finished:
     error: str
 
 
-class TimedOut(OperationFailed):
-    """The program didn't end in time, or stopped writing; it was killed."""
-
-
 def run(command: Command, *, timeout: float, stdin: bytes = b"") -> Finished:
     """Run a program to its end, at most ``timeout`` seconds, and return what it wrote (up to OUTPUT_LIMIT).
 
@@ -94,7 +56,7 @@ def run(command: Command, *, timeout: float, stdin: bytes = b"") -> Finished:
     with memory_file(len(stdin)) as source, memory_file(OUTPUT_LIMIT + ROOM) as output, memory_file() as error:
         os.write(source, stdin)
         os.lseek(source, 0, os.SEEK_SET)
-        process = _start(command, source, output, error)
+        process = start(command, source, output, error)
         try:
             _wait(process, timeout)
         except sh.TimeoutException:
@@ -144,7 +106,7 @@ class _Running:
 
     def _begin(self, stdin: int, stdout: int, stderr: int | None = None) -> None:
         try:
-            self._process = _start(self._command, stdin, stdout, self._error if stderr is None else stderr)
+            self._process = start(self._command, stdin, stdout, self._error if stderr is None else stderr)
         except BaseException:
             self._close()
             raise
@@ -302,64 +264,6 @@ class Dialogue(_Running):
         return answer
 
 
-def _start(command: Command, stdin: int, stdout: int, stderr: int) -> sh.RunningCommand:
-    program = shutil.which(command.argv[0])
-    if program is None:
-        raise _not_installed(command.argv[0])
-    if command.cwd and not (Path(command.cwd).is_dir() and os.access(command.cwd, os.X_OK)):
-        raise _not_started(command)  # sh would leak two descriptors on finding out by itself
-    for _ in range(_STARTS):
-        process = _start_once(command, program, stdin, stdout, stderr)
-        if process is not None:
-            return process
-    raise _start_hung(command)
-
-
-def _start_once(command: Command, program: str, stdin: int, stdout: int, stderr: int) -> sh.RunningCommand | None:
-    """Start it; None when it had to be killed before it was the program."""
-    limit = StartLimit(START_SECONDS)
-    process: sh.RunningCommand | None = None
-    try:
-        with limit:
-            process = sh.Command(
-                program
-            )(  # type: ignore[call-overload]  # its hints lack descriptors for _in
-                *command.argv[1:],
-                _in=stdin,
-                _out=stdout,
-                _err=stderr,
-                _env=_environment(command),
-                _cwd=command.cwd,
-                _bg=True,
-                _bg_exc=False,
-                _new_session=True,
-                _ok_code=_ANY_STATUS,
-            )
-    except RuntimeError as error:  # the host has no thread left
-        raise _no_thread(command) from error
-    except (sh.ForkException, OSError):  # its text is a traceback
-        raise _not_started(command) from None
-    except ValueError:  # what was killed had not yet told sh its session
-        if not limit.killed:
-            raise
-    if not limit.killed:
-        return process
-    if process is not None:
-        process.wait()
-    else:
-        os.waitpid(limit.killed[0], 0)
-    return None
-
-
-def _environment(command: Command) -> dict[str, str]:
-    inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-    # A service has no home, and its user needn't have one, or may not see it; podman, unless it may mount, ends
-    # where there is none.
-    home = inherited.pop("HOME", "/")
-    home = home if os.path.isdir(home) else "/"  # noqa: PTH112  (pathlib's raises where it may not look)
-    return {"PATH": os.defpath, "HOME": home, **inherited, "LC_ALL": "C.UTF-8", **command.environment}
-
-
 def _wait(process: sh.RunningCommand, timeout: float | None) -> None:
     """Wait for its end. Raise sh.TimeoutException when it doesn't come."""
     if timeout is not None and hasattr(os, "pidfd_open"):  # a Python made for older systems lacks it
@@ -378,39 +282,12 @@ def _kill(process: sh.RunningCommand, number: signal.Signals = signal.SIGKILL) -
 
 def _timed_out(command: Command, what: str) -> TimedOut:
     hint = "See whether the database or the engine hangs: `docker ps`, `docker logs`."
-    return TimedOut("timed-out", f"{_name(command)} {what} and was killed.", hint=hint)
+    return TimedOut("timed-out", f"{command.called} {what} and was killed.", hint=hint)
 
 
 def _too_much(command: Command) -> OperationFailed:
     hint = "Run it by hand to see what it has to say."
-    return OperationFailed("too-much-output", f"{_name(command)} wrote more than can be read.", hint=hint)
-
-
-def _not_started(command: Command) -> OperationFailed:
-    place = f" in {command.cwd}" if command.cwd else ""
-    hint = "The program, what interprets it and its directory must be there, and open to the daemon's user."
-    return OperationFailed("not-started", f"{_name(command)} can't be started{place}.", hint=hint)
-
-
-def _no_thread(command: Command) -> OperationFailed:
-    hint = "The limit of the unit's tasks is reached, or the host's: `systemctl status arcbackupd`."
-    return OperationFailed("not-started", f"{_name(command)} can't be started: no thread is left.", hint=hint)
-
-
-def _start_hung(command: Command) -> TimedOut:
-    hint = "The host is overloaded, or the daemon is stuck: `systemctl restart arcbackupd` starts it afresh."
-    took = f"{_STARTS} times {START_SECONDS:g} s"
-    return TimedOut("start-hung", f"{_name(command)} did not begin to run in {took}; nothing of it ran.", hint=hint)
-
-
-def _name(command: Command) -> str:
-    return command.name or command.argv[0].rpartition("/")[2]
-
-
-def _not_installed(program: str) -> OperationFailed:
-    name = program.rpartition("/")[2]
-    hint = f"Install {name}, or correct PATH in the unit's environment."
-    return OperationFailed("not-installed", f"{name} is not installed on this host.", hint=hint)
+    return OperationFailed("too-much-output", f"{command.called} wrote more than can be read.", hint=hint)
 
 
 def _last_words(descriptor: int) -> str:

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from arcbackupd.errors import OperationFailed
+from arcbackupd.stack.command import Command, TimedOut
 from arcbackupd.stack.freezer import Freezer
-from arcbackupd.stack.process import Command, TimedOut, run
+from arcbackupd.stack.process import run
 
 _SYSTEMD_SECONDS = 10.0
 _DISMISS_SECONDS = 5.0

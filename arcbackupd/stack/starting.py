@@ -1,4 +1,8 @@
-"""A limit on the moment between fork and exec.
+"""Start programs: an environment built from nothing, and a limit on the moment between fork and exec.
+
+What `sh` must not do here: copy output through itself (it keeps it in memory, and reads a TTY at 37 MiB/s), raise
+exceptions or log lines that carry the whole argument list, or share our session, so that a signal meant for
+the daemon ends a dump first. Hence descriptors for all three streams, ``_bg_exc=False`` and ``_new_session=True``.
 
 What is forked while other threads run is a copy of this process in which those threads' locks stay locked for ever
 (fork(2), signal-safety(7)), and `sh` runs Python there. Should it meet such a lock, nothing ends that by itself:
@@ -9,10 +13,83 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import threading
 from pathlib import Path
 from types import TracebackType
+
+import sh
+
+from arcbackupd.errors import OperationFailed
+from arcbackupd.stack.command import Command, TimedOut
+
+START_SECONDS = 15
+"""Seconds that a program may take to become one; tried once more, as nothing of it has run."""
+_STARTS = 2
+_ANY_STATUS = tuple(range(-64, 256))
+_INHERITED = (
+    "PATH", "HOME", "DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH",
+)  # fmt: skip
+
+
+def start(command: Command, stdin: int, stdout: int, stderr: int) -> sh.RunningCommand:
+    """Start it with these three streams. Raise OperationFailed when it can't be, TimedOut when it never begins."""
+    program = shutil.which(command.argv[0])
+    if program is None:
+        raise _not_installed(command.argv[0])
+    if command.cwd and not (Path(command.cwd).is_dir() and os.access(command.cwd, os.X_OK)):
+        raise _not_started(command)  # sh would leak two descriptors on finding out by itself
+    for _ in range(_STARTS):
+        process = _start_once(command, program, stdin, stdout, stderr)
+        if process is not None:
+            return process
+    raise _start_hung(command)
+
+
+def _start_once(command: Command, program: str, stdin: int, stdout: int, stderr: int) -> sh.RunningCommand | None:
+    """Start it; None when it had to be killed before it was the program."""
+    limit = StartLimit(START_SECONDS)
+    process: sh.RunningCommand | None = None
+    try:
+        with limit:
+            process = sh.Command(
+                program
+            )(  # type: ignore[call-overload]  # its hints lack descriptors for _in
+                *command.argv[1:],
+                _in=stdin,
+                _out=stdout,
+                _err=stderr,
+                _env=_environment(command),
+                _cwd=command.cwd,
+                _bg=True,
+                _bg_exc=False,
+                _new_session=True,
+                _ok_code=_ANY_STATUS,
+            )
+    except RuntimeError as error:  # the host has no thread left
+        raise _no_thread(command) from error
+    except (sh.ForkException, OSError):  # its text is a traceback
+        raise _not_started(command) from None
+    except ValueError:  # what was killed had not yet told sh its session
+        if not limit.killed:
+            raise
+    if not limit.killed:
+        return process
+    if process is not None:
+        process.wait()
+    else:
+        os.waitpid(limit.killed[0], 0)
+    return None
+
+
+def _environment(command: Command) -> dict[str, str]:
+    inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    # A service has no home, and its user needn't have one, or may not see it; podman, unless it may mount, ends
+    # where there is none.
+    home = inherited.pop("HOME", "/")
+    home = home if os.path.isdir(home) else "/"  # noqa: PTH112  (pathlib's raises where it may not look)
+    return {"PATH": os.defpath, "HOME": home, **inherited, "LC_ALL": "C.UTF-8", **command.environment}
 
 
 class StartLimit:
@@ -48,3 +125,26 @@ def _is_copy(pid: int) -> bool:
         return Path(f"/proc/{pid}/cmdline").read_bytes() == Path("/proc/self/cmdline").read_bytes()
     except (FileNotFoundError, ProcessLookupError):  # it ended meanwhile
         return False
+
+
+def _not_started(command: Command) -> OperationFailed:
+    place = f" in {command.cwd}" if command.cwd else ""
+    hint = "The program, what interprets it and its directory must be there, and open to the daemon's user."
+    return OperationFailed("not-started", f"{command.called} can't be started{place}.", hint=hint)
+
+
+def _no_thread(command: Command) -> OperationFailed:
+    hint = "The limit of the unit's tasks is reached, or the host's: `systemctl status arcbackupd`."
+    return OperationFailed("not-started", f"{command.called} can't be started: no thread is left.", hint=hint)
+
+
+def _start_hung(command: Command) -> TimedOut:
+    hint = "The host is overloaded, or the daemon is stuck: `systemctl restart arcbackupd` starts it afresh."
+    took = f"{_STARTS} times {START_SECONDS:g} s"
+    return TimedOut("start-hung", f"{command.called} did not begin to run in {took}; nothing of it ran.", hint=hint)
+
+
+def _not_installed(program: str) -> OperationFailed:
+    name = program.rpartition("/")[2]
+    hint = f"Install {name}, or correct PATH in the unit's environment."
+    return OperationFailed("not-installed", f"{name} is not installed on this host.", hint=hint)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from arcbackupd.errors import OperationFailed
-from arcbackupd.stack.process import Command
+from arcbackupd.stack.command import Command
 
 if TYPE_CHECKING:
     from arcbackupd.stack.engine import Engine

@@ -17,7 +17,7 @@ from arcbackupd.operations.holder import Holder
 from arcbackupd.operations.own_starts import OwnStarts
 from arcbackupd.settings import Boot
 from arcbackupd.stack import ContainerRun, Engine
-from arcbackupd.stack.process import Command
+from arcbackupd.stack.command import Command
 
 
 class OneBackend:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from arcbackupd.errors import OperationFailed
 from arcbackupd.log import MASK
 from arcbackupd.stack import process
-from arcbackupd.stack.process import Command, Dialogue, Finished, InputClosed
+from arcbackupd.stack.command import Command
+from arcbackupd.stack.process import Dialogue, Finished, InputClosed
 from tests.harness.process import wait_until
 from tests.unit.test_process import SECRET, assert_nothing_is_left, gone, open_files, sh
 

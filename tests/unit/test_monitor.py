@@ -230,7 +230,7 @@ def test_it_ends_though_it_is_woken_at_the_same_moment(
 
     async def main() -> None:
         running = asyncio.create_task(stage.monitor.run())
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0)  # in its first step it comes to where it waits
         stage.monitor.wake()
         for _ in range(ticks):
             await asyncio.sleep(0)

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from arcbackupd.errors import OperationFailed
-from arcbackupd.stack.process import ERROR_LIMIT, OUTPUT_LIMIT, Command, Finished, Stream, TimedOut, run
+from arcbackupd.stack.command import Command, TimedOut
+from arcbackupd.stack.process import ERROR_LIMIT, OUTPUT_LIMIT, Finished, Stream, run
 from arcbackupd.stack.starting import StartLimit
 from tests.harness.process import wait_until
 
@@ -299,7 +300,7 @@ def stuck_forks() -> list[str]:
 def test_a_fork_that_never_becomes_the_program_is_killed_and_tried_again(
     stuck_forks: list[str], place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("arcbackupd.stack.process.START_SECONDS", 0.5)
+    monkeypatch.setattr("arcbackupd.stack.starting.START_SECONDS", 0.5)
     before = children()
     stuck_forks.append(place)
     assert run(sh("echo out"), timeout=20).output == b"out\n"
@@ -312,7 +313,7 @@ def test_a_fork_that_never_becomes_the_program_is_killed_and_tried_again(
 def test_a_fork_that_is_seen_to_end_before_its_killer_notes_it_is_tried_again(
     stuck_forks: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("arcbackupd.stack.process.START_SECONDS", 0.5)
+    monkeypatch.setattr("arcbackupd.stack.starting.START_SECONDS", 0.5)
     kill, leave, left = os.kill, StartLimit.__exit__, threading.Event()
 
     def kill_slowly(pid: int, number: int) -> None:
@@ -333,7 +334,7 @@ def test_a_fork_that_is_seen_to_end_before_its_killer_notes_it_is_tried_again(
 def test_a_program_that_never_begins_is_an_error(
     stuck_forks: list[str], place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("arcbackupd.stack.process.START_SECONDS", 0.5)
+    monkeypatch.setattr("arcbackupd.stack.starting.START_SECONDS", 0.5)
     before = children()
     stuck_forks.extend([place, place])
     with pytest.raises(TimedOut) as caught:
@@ -347,7 +348,7 @@ def test_a_fork_that_is_stuck_does_not_hold_up_the_others_for_longer(
     stuck_forks: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It holds the pipes open by which those learn that their programs run."""
-    monkeypatch.setattr("arcbackupd.stack.process.START_SECONDS", 1)
+    monkeypatch.setattr("arcbackupd.stack.starting.START_SECONDS", 1)
     stuck_forks.append("early")
     threads = [threading.Thread(target=run, args=(sh("exit 0"),), kwargs={"timeout": 20}) for _ in range(8)]
     for thread in threads:

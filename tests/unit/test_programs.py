@@ -12,7 +12,7 @@ from arcbackupd.destinations import programs as under_test
 from arcbackupd.destinations.program_errors import LastWords, meaning, shown
 from arcbackupd.destinations.programs import LocalFile, Watched, nothing, started
 from arcbackupd.errors import OperationFailed
-from arcbackupd.stack.process import Command
+from arcbackupd.stack.command import Command
 
 
 def script(text: str, *arguments: str) -> Command:

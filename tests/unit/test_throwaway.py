@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from arcbackupd.errors import OperationFailed
-from arcbackupd.stack.process import Command
+from arcbackupd.stack.command import Command
 from arcbackupd.stack.throwaway import LABEL, Throwaways
 
 MODEL = {

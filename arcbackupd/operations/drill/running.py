@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from arcbackupd.operations.cancellation import Cancellation
-from arcbackupd.stack.process import Command, Finished, Stream
+from arcbackupd.stack.command import Command
+from arcbackupd.stack.process import Finished, Stream
 
 _BLOCK = 1 << 16
 _LIMIT = 1 << 20

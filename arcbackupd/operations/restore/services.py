@@ -10,8 +10,9 @@ from arcbackupd.errors import OperationFailed
 from arcbackupd.operations.cancellation import Cancellation
 from arcbackupd.operations.events import Progress, Step, Steps
 from arcbackupd.stack import Engine, ServiceState
+from arcbackupd.stack.command import Command
 from arcbackupd.stack.events import parse_time
-from arcbackupd.stack.process import Command, run
+from arcbackupd.stack.process import run
 
 NOT_UP = "services-not-up"
 """Code of the error that services which were started don't come up; everything else about them may pass."""
