@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from arcbackupd.operations.backups_dir import ROOM_BESIDE_A_DUMP
 from tests.harness.loop_disk import LoopDisk
 from tests.harness.process import run
 from tests.torture import kills
@@ -72,7 +73,7 @@ class FillingUp:
 
     def strike(self, rig: Rig) -> None:
         with contextlib.ExitStack() as until_its_end, rig.dump_in_its_middle():
-            until_its_end.enter_context(ballast(rig.quick.stack.shared_data, share=1))
+            until_its_end.enter_context(ballast(rig.quick.stack.shared_data))
         assert rig.daemon.log_lines("no space was left while writing")
 
 
@@ -84,9 +85,10 @@ class AlreadyFull:
         pass
 
     def strike(self, rig: Rig) -> None:
-        with ballast(rig.quick.stack.shared_data, share=rig.chance.uniform(0.6, 1)):
+        with ballast(rig.quick.stack.shared_data, left=rig.chance.randrange(ROOM_BESIDE_A_DUMP)):
             assert rig.ask("Backup") is None
             rig.ask("Prune")
+        assert rig.daemon.log_lines("bytes are free, a dump needs about")
 
 
 @dataclass(frozen=True)
@@ -129,12 +131,12 @@ class OutOfBlocks:
 
 
 @contextlib.contextmanager
-def ballast(directory: Path, *, share: float) -> Iterator[None]:
-    """Fill a share of a filesystem's free room, for as long as it lasts; what comes meanwhile finds no room."""
+def ballast(directory: Path, *, left: int = 0) -> Iterator[None]:
+    """Fill a filesystem up to some bytes that are left, for as long as it lasts."""
     path = directory / "ballast"
     free = os.statvfs(directory).f_bavail * os.statvfs(directory).f_frsize
     with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):  # others write too, and it is full
-        for _ in range(math.ceil(free * share / len(_BLOCK))):
+        for _ in range(math.ceil((free - left) / len(_BLOCK))):
             file.write(_BLOCK)
     try:
         yield
