@@ -1,12 +1,14 @@
-"""What jobs and destinations have in common: classes that packages bring by entry points, with validated settings.
+"""What jobs, destinations and alarms have in common: classes that packages bring by entry points.
 
-The built-in ones come through the same door, and no other package can take their names.
+Their settings are validated. The built-in ones come through the same door; no other package can take their names.
 """
 
 from __future__ import annotations
 
+import threading
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
@@ -18,6 +20,8 @@ from arcbackupd.errors import UsageError, describe
 from arcbackupd.log import get_logger
 
 Plugin = TypeVar("Plugin")
+Made = TypeVar("Made")
+_SET_UP_SECONDS = 10.0
 _log = get_logger()
 
 
@@ -39,6 +43,7 @@ class Plugins:
         for point in entry_points(group=group) if found is None else found:
             by_name[point.name].append(point)
         self._points = {name: [p for p in points if _built_in(p)][:1] or points for name, points in by_name.items()}
+        self._hung: set[str] = set()
 
     @property
     def names(self) -> list[str]:
@@ -48,6 +53,46 @@ class Plugins:
     def is_built_in(self, name: str) -> bool:
         """Whether it is one of our own, whose wrong settings are an error of the configuration."""
         return any(map(_built_in, self._points.get(name, [])))
+
+    def set_up(self, name: str, called: str, work: Callable[[], Made | Failed]) -> Made | Failed:
+        """What ``work`` makes of the plugin ``name``: it imports it, validates settings, constructs it.
+
+        ``called`` is what the configuration calls the thing that is made. A plugin that isn't ours has ten seconds,
+        in a thread that is left alone when it hangs, at a network say: without it, the daemon must start. What it
+        raises is a Failed; so is what a built-in one raises, but for UsageError.
+        """
+        if not self.is_built_in(name):
+            return self._set_up_in_time(name, called, work)
+        try:
+            return work()
+        except UsageError:
+            raise
+        except Exception as error:  # noqa: BLE001 - all else goes on without it, whatever it is
+            return self._not_set_up(called, error)
+
+    def _set_up_in_time(self, name: str, called: str, work: Callable[[], Made | Failed]) -> Made | Failed:
+        if name in self._hung:
+            return _too_late()
+        done: Future[Made | Failed] = Future()
+
+        def run() -> None:
+            try:
+                done.set_result(work())
+            except BaseException as error:  # noqa: BLE001 - a plugin can raise anything, and must not end the daemon
+                done.set_result(self._not_set_up(called, error))
+
+        try:
+            threading.Thread(target=run, name=f"set up {called}", daemon=True).start()
+            return done.result(_SET_UP_SECONDS)
+        except TimeoutError:
+            self._hung.add(name)
+            return _too_late()
+        except RuntimeError as error:  # the host has no thread left
+            return self._not_set_up(called, error)
+
+    def _not_set_up(self, called: str, error: BaseException) -> Failed:
+        _log.error(f"{self._noun.capitalize()} {called} can't be set up", exc_info=error, **{self._noun: called})
+        return Failed(f"it can't be set up: {describe(error)}", "The journal has the traceback.")
 
     def load(self, name: str, base: type[Plugin], settings: type[BaseModel]) -> type[Plugin] | Failed:
         """The class of an installed plugin: one derived from ``base``, its ``Settings`` from ``settings``."""
@@ -63,6 +108,11 @@ class Plugins:
             package = first.dist.name if first.dist is not None else first.module
             hint = f"Update or reinstall {package}; the journal has the traceback."
             return Failed(f"its plugin doesn't load: {describe(error)}", hint)
+
+
+def _too_late() -> Failed:
+    hint = "Look what its package waits for as it is imported and set up, then `systemctl restart arcbackupd`."
+    return Failed(f"it isn't set up after {_SET_UP_SECONDS:g} s", hint)
 
 
 def _built_in(point: EntryPoint) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,11 @@ from typing import Any
 from pydantic import SecretStr, ValidationError
 
 from arcbackupd.destinations import Destination, DestinationSettings
-from arcbackupd.errors import UsageError, describe
-from arcbackupd.log import get_logger, redact
+from arcbackupd.errors import UsageError
+from arcbackupd.log import redact
 from arcbackupd.plugins import Failed, Plugins, wrong_settings
 
 GROUP = "arcbackupd.destinations"
-_log = get_logger()
 
 
 @dataclass(frozen=True)
@@ -47,31 +47,28 @@ def load_destinations(
 def _load(
     name: str, kind: str, own: Mapping[str, Any], state_dir: Path, plugins: Plugins
 ) -> Destination[Any] | FailedDestination:
-    path = f"destinations.{name}"
     if kind not in plugins.names:
         hint = f"Installed: {', '.join(plugins.names) or 'none'}."
-        raise UsageError("configuration", f"{path}.type: no installed plugin provides {kind}", hint=hint)
+        raise UsageError(
+            "configuration", f"destinations.{name}.type: no installed plugin provides {kind}", hint=hint
+        )
+    made = plugins.set_up(kind, name, partial(_set_up, name, kind, own, state_dir, plugins))
+    return FailedDestination(name, made.problem, made.hint) if isinstance(made, Failed) else made
+
+
+def _set_up(
+    name: str, kind: str, own: Mapping[str, Any], state_dir: Path, plugins: Plugins
+) -> Destination[Any] | Failed:
     plugin = plugins.load(kind, Destination, DestinationSettings)  # type: ignore[type-abstract]  # not to make one
     if isinstance(plugin, Failed):
-        return FailedDestination(name, plugin.problem, plugin.hint)
+        return plugin
     try:
         settings = plugin.Settings.model_validate(own)
     except ValidationError as error:
-        wrong = wrong_settings(path, error, built_in=plugins.is_built_in(kind))
-        return FailedDestination(name, wrong.problem, wrong.hint)
-    return _make(name, plugin, settings, state_dir)
-
-
-def _make(
-    name: str, plugin: type[Destination[Any]], settings: DestinationSettings, state_dir: Path
-) -> Destination[Any] | FailedDestination:
-    try:
-        for value in dict(settings).values():
-            if isinstance(value, SecretStr):
-                redact(value.get_secret_value())
-        if lacking := plugin.problem():
-            return FailedDestination(name, *lacking)
-        return plugin(name, settings, state_dir)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin can raise anything
-        _log.error(f"Destination {name} can't be set up", destination=name, exc_info=error)
-        return FailedDestination(name, f"it can't be set up: {describe(error)}", "The journal has the traceback.")
+        return wrong_settings(f"destinations.{name}", error, built_in=plugins.is_built_in(kind))
+    for value in dict(settings).values():
+        if isinstance(value, SecretStr):
+            redact(value.get_secret_value())
+    if lacking := plugin.problem():
+        return Failed(*lacking)
+    return plugin(name, settings, state_dir)

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import EntryPoint
 from typing import Any
 
 from pydantic import ValidationError
 
-from arcbackupd.errors import UsageError, describe
+from arcbackupd.errors import UsageError
 from arcbackupd.jobs import Job, JobContext, JobSettings
-from arcbackupd.log import get_logger
 from arcbackupd.plugins import Failed, Plugins, table, wrong_settings
 from arcbackupd.schedule import Schedule
 
 GROUP = "arcbackupd.jobs"
 BUILT_IN = ("dump", "prune", "discard", "upload", "drill")
-_log = get_logger()
 
 
 @dataclass(frozen=True)
@@ -55,8 +54,11 @@ def load_jobs(
     installed). Raise UsageError ``configuration`` for a table without an installed plugin, and for wrong settings
     of a built-in job; any failure of a third party's plugin is a FailedJob.
     """
-    checked = _checked(tables, always, found)
-    return [item if isinstance(item, FailedJob) else _construct(item, context, host_id) for item in checked]
+    plugins = Plugins(GROUP, "job", found)
+    checked = _checked(tables, always, plugins)
+    return [
+        item if isinstance(item, FailedJob) else _construct(item, context, host_id, plugins) for item in checked
+    ]
 
 
 def check_jobs(
@@ -66,7 +68,7 @@ def check_jobs(
     found: Iterable[EntryPoint] | None = None,
 ) -> list[FailedJob]:
     """What ``load_jobs`` would object to, without constructing a job. Raises as it does."""
-    return [item for item in _checked(tables, always, found) if isinstance(item, FailedJob)]
+    return [item for item in _checked(tables, always, Plugins(GROUP, "job", found)) if isinstance(item, FailedJob)]
 
 
 @dataclass(frozen=True)
@@ -77,9 +79,8 @@ class _Checked:
 
 
 def _checked(
-    tables: Mapping[str, Mapping[str, Any]], always: Collection[str], found: Iterable[EntryPoint] | None
+    tables: Mapping[str, Mapping[str, Any]], always: Collection[str], plugins: Plugins
 ) -> list[_Checked | FailedJob]:
-    plugins = Plugins(GROUP, "job", found)
     return [_check(name, tables.get(name, {}), plugins) for name in sorted({*tables, *always})]
 
 
@@ -89,23 +90,26 @@ def _check(name: str, given: object, plugins: Plugins) -> _Checked | FailedJob:
         installed = ", ".join(plugins.names) or "none"
         hint = f"Installed: {installed}. Install its package, or remove the table."
         raise UsageError("configuration", f"{path}: no installed plugin provides this job", hint=hint)
-    own = table(path, given)
+    checked = plugins.set_up(name, name, partial(_import, name, table(path, given), plugins))
+    return FailedJob(name, checked.problem, checked.hint) if isinstance(checked, Failed) else checked
+
+
+def _import(name: str, own: Mapping[str, Any], plugins: Plugins) -> _Checked | Failed:
     plugin = plugins.load(name, Job, JobSettings)
     if isinstance(plugin, Failed):
-        return FailedJob(name, plugin.problem, plugin.hint)
+        return plugin
     try:
         settings = plugin.Settings.model_validate({"schedule": plugin.default_schedule, **own})
     except ValidationError as error:
-        wrong = wrong_settings(path, error, built_in=plugins.is_built_in(name))
-        return FailedJob(name, wrong.problem, wrong.hint)
+        return wrong_settings(f"jobs.{name}", error, built_in=plugins.is_built_in(name))
     return _Checked(name, plugin, settings)
 
 
-def _construct(checked: _Checked, context: Callable[[str], JobContext], host_id: str) -> LoadedJob | FailedJob:
-    name = checked.name
-    try:
-        job = checked.plugin(checked.settings, context(name))
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin can raise anything
-        _log.error(f"Job {name} can't be set up", job=name, exc_info=error)
-        return FailedJob(name, f"it can't be set up: {describe(error)}", "Look at the journal for the traceback.")
-    return LoadedJob(name, job, checked.settings, checked.settings.schedule.on_host(host_id))
+def _construct(
+    checked: _Checked, context: Callable[[str], JobContext], host_id: str, plugins: Plugins
+) -> LoadedJob | FailedJob:
+    name, settings, lent = checked.name, checked.settings, context(checked.name)
+    job = plugins.set_up(name, name, lambda: checked.plugin(settings, lent))
+    if isinstance(job, Failed):
+        return FailedJob(name, job.problem, job.hint)
+    return LoadedJob(name, job, settings, settings.schedule.on_host(host_id))

@@ -1,4 +1,4 @@
-"""A third party's package with a job, as a real wheel: no build backend is needed for one module."""
+"""A third party's package with a plugin, as a real wheel: no build backend is needed for one module."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import zipfile
 from pathlib import Path
 
 
-def build_plugin(directory: Path, name: str, source: str, entry: str) -> Path:
-    """Write the wheel of a package with one module and one job (``weather = module:Class``); return its path."""
+def build_plugin(directory: Path, name: str, source: str, entry: str, *, group: str = "arcbackupd.jobs") -> Path:
+    """Write the wheel of a package with one module and one plugin (``weather = module:Class``); return its path."""
     info = f"{name}-1.0.dist-info"
     files = {
         f"{name}.py": textwrap.dedent(source),
         f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        f"{info}/entry_points.txt": f"[arcbackupd.jobs]\n{entry}\n",
+        f"{info}/entry_points.txt": f"[{group}]\n{entry}\n",
     }
     record = [f"{path},sha256={_digest(text)},{len(text.encode())}" for path, text in files.items()]
     files[f"{info}/RECORD"] = "\n".join([*record, f"{info}/RECORD,,"]) + "\n"

@@ -21,7 +21,6 @@ from arcbackupd.alarms import (
     StateAlarmSettings,
     alarms,
     courier,
-    plugins,
 )
 from arcbackupd.alarms.alarms import Alarms
 from arcbackupd.alarms.courier import Courier
@@ -99,37 +98,6 @@ def test_a_plugin_that_lacks_what_its_callers_rely_on_is_one_that_cannot_be_used
     assert isinstance(failed, FailedAlarm)
     assert failed.problem.startswith("it can't be set up: ")
     assert failed.hint
-
-
-@pytest.mark.parametrize("place", ["import", "__init__", "problem"])
-def test_a_plugin_that_hangs_while_it_is_set_up_keeps_the_daemon_from_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
-) -> None:
-    (tmp_path / f"hanging_{place}.py").write_text(HANGING.replace("PLACE", place))
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(plugins, "_LOAD_SECONDS", 0.3)
-    found = [EntryPoint("type", f"hanging_{place}:Lamp", GROUP)]
-    failed = load_alarms({"night": ("type", {})}, "dome", found=found)["night"]
-    assert isinstance(failed, FailedAlarm)
-    assert failed.problem == "it isn't set up after 0.3 s"
-
-
-HANGING = """
-import threading
-from arcbackupd.alarms import StateAlarm
-def hang(place):
-    if place == "PLACE":
-        threading.Event().wait()
-hang("import")
-class Lamp(StateAlarm):
-    def __init__(self, *arguments):
-        hang("__init__")
-    @classmethod
-    def problem(cls):
-        hang("problem")
-    def tell(self, news): ...
-    def test(self): ...
-"""
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, asyncio.CancelledError, GeneratorExit])
