@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -144,6 +144,24 @@ def dump_half_way(daemon: InstalledDaemon) -> Iterator[int]:
         yield pid
     finally:
         _let_go_on(pid)
+
+
+def upgrade_in_a_dump(daemon: InstalledDaemon, command: Sequence[str]) -> None:
+    """Upgrade while a dump is held; once the upgrade waits for it let it go on, and wait for the new version."""
+    said, pid = "/var/log/upgrade", daemon.pid
+    argv = ["sh", "-c", f'exec "$@" >{said}', "-", *command]
+    with ThreadPoolExecutor() as pool:
+        with dump_half_way(daemon):
+            upgrade = pool.submit(daemon.host.run, argv, timeout=300)
+            wait_until(
+                lambda: upgrade.done() or "Waiting for" in daemon.host.run(["cat", said], check=False).stdout,
+                "the upgrade to wait",
+                seconds=240,
+            )
+            assert not upgrade.done(), upgrade.result()
+            assert daemon.pid == pid
+        upgrade.result()
+    daemon.wait_restarted(pid)
 
 
 def partial_size(daemon: Daemon) -> int:

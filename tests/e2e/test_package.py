@@ -15,12 +15,12 @@ import pytest
 
 from arcbackupd import __version__
 from arcbackupd.messages import MessageId
-from tests.e2e.support import booted, change, dump_half_way
+from tests.e2e.support import booted, change, upgrade_in_a_dump
 from tests.harness.engine import Engine
 from tests.harness.installed import ADMINS, CONFIG, NEVER, InstalledDaemon
 from tests.harness.package import build_one_file, build_package
 from tests.harness.plugins import build_plugin
-from tests.harness.process import run, wait_until
+from tests.harness.process import run
 from tests.harness.stack import ArcsecondStack
 from tests.harness.systemd_host import SystemdHost
 from tests.harness.tools import tool
@@ -32,7 +32,6 @@ ROWS = 300_000
 
 OLD = "0.0.1"
 CACHE = "/var/cache/arcbackupd"
-UPGRADE = "/var/log/upgrade"
 PLUGINS = "/usr/local/lib/arcbackupd/plugins"
 MEMBER, OUTSIDER = "ada", "oscar"
 
@@ -268,20 +267,7 @@ def test_an_upgrade_keeps_all_and_lets_a_dump_at_hand_finish(daemon: InstalledDa
     daemon.configure(retention={"keep_days": 99})
     config, before = daemon.host.read(CONFIG), daemon.files()
     daemon.from_now_on()
-    pid = daemon.pid
-    with ThreadPoolExecutor() as pool:
-        with dump_half_way(daemon):
-            upgrade = pool.submit(
-                daemon.host.run, ["sh", "-c", f"dpkg --install /srv/new.deb >{UPGRADE}"], timeout=300
-            )
-            wait_until(
-                lambda: "Waiting for" in daemon.host.run(["cat", UPGRADE], check=False).stdout,
-                "the upgrade to wait",
-                seconds=240,
-            )
-            assert daemon.pid == pid
-        upgrade.result()
-    daemon.wait_restarted(pid)
+    upgrade_in_a_dump(daemon, ["dpkg", "--install", "/srv/new.deb"])
     assert __version__ in daemon.host.run(["arcbackupd", "--version"]).stdout
     assert "note:" not in daemon.ctl("list"), "the daemon that runs is the old one"
     (new,) = set(daemon.files()) - set(before)

@@ -15,7 +15,15 @@ from pathlib import Path
 import pytest
 
 from arcbackupd.messages import MessageId
-from tests.e2e.support import booted, change, command_lines, dump_half_way, dump_sessions, fingerprint
+from tests.e2e.support import (
+    booted,
+    change,
+    command_lines,
+    dump_half_way,
+    dump_sessions,
+    fingerprint,
+    upgrade_in_a_dump,
+)
 from tests.harness import bridge
 from tests.harness.engine import Engine
 from tests.harness.installed import ADMINS, CONFIG, DROP_INS, NEVER, SOCKET, SOCKET_UNIT, InstalledDaemon
@@ -23,7 +31,7 @@ from tests.harness.plugins import build_plugin
 from tests.harness.process import wait_until
 from tests.harness.s3 import S3Server
 from tests.harness.stack import ArcsecondStack
-from tests.harness.systemd_host import CHECKOUT, SystemdHost, build_wheel, build_wheelhouse
+from tests.harness.systemd_host import CHECKOUT, SystemdHost, build_wheel, build_wheelhouse, install_command
 
 pytestmark = pytest.mark.slow
 
@@ -88,14 +96,20 @@ def systemd_host(docker_engine: Engine, observatory: ArcsecondStack) -> Iterator
 
 
 @pytest.fixture(scope="module")
+def wheel(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the daemon's wheel."""
+    return build_wheel(repository, tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
 def installed(
     systemd_host: SystemdHost,
     observatory: ArcsecondStack,
     repository: Path,
+    wheel: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> InstalledDaemon:
     """Return the daemon, installed from its wheel and enabled as README tells, and people who use it."""
-    wheel = build_wheel(repository, tmp_path_factory.mktemp("wheel"))
     wheels = build_wheelhouse(
         wheel, "docutils", constraints=repository / "constraints.txt", into=tmp_path_factory.mktemp("wheelhouse")
     )
@@ -643,7 +657,19 @@ def _resident_bytes(daemon: InstalledDaemon, pid: int) -> int:
     return int(line.split()[1]) << 10
 
 
-# Taking it off
+# Installing it again, and taking it off
+
+
+def test_installing_again_lets_a_dump_at_hand_finish_and_restarts_what_runs(
+    daemon: InstalledDaemon, wheel: Path
+) -> None:
+    before = daemon.files()
+    upgrade_in_a_dump(daemon, install_command(wheel))
+    (new,) = set(daemon.files()) - set(before)
+    daemon.ctl("inspect", new, "--verify")
+    assert not daemon.entries(MESSAGE_ID=MessageId.DUMP_FAILED)
+    for page in MANUAL:
+        daemon.host.run(["test", "-s", page])
 
 
 def test_uninstalling_takes_the_programs_and_units_and_leaves_backups_and_settings(daemon: InstalledDaemon) -> None:

@@ -58,6 +58,12 @@ INIT = "mount --make-rshared / && exec /sbin/init"
 """Without shared mounts the directory of LoadCredential= is empty."""
 
 
+def install_command(wheel: Path, data: Path | None = None) -> list[str]:
+    """Return what installs a wheel that a host has in /var/cache, and again."""
+    given = (f"DATA={data or ''}", f"WHEEL=/var/cache/{wheel.name}", f"PIP_ARGS={' '.join(OFFLINE)}")
+    return ["env", *given, f"{CHECKOUT}/scripts/host", "install"]
+
+
 class SystemdHost:
     """A booted systemd container; use it as a context manager."""
 
@@ -164,8 +170,7 @@ class SystemdHost:
             self.copy_in(checkout / name, f"{CHECKOUT}/{name}")
         self.copy_in(wheelhouse, WHEELHOUSE)
         self.copy_in(wheel, f"/var/cache/{wheel.name}")
-        env = {"DATA": str(data or ""), "WHEEL": f"/var/cache/{wheel.name}", "PIP_ARGS": " ".join(OFFLINE)}
-        return self.run([f"{CHECKOUT}/scripts/host", "install"], env=env, timeout=300).stdout
+        return self.run(install_command(wheel, data), timeout=300).stdout
 
     def install_package(self, wheel: Path) -> None:
         """Install one more wheel, without network, beside the daemon's own packages: a plugin of somebody's."""
