@@ -253,7 +253,8 @@ class Daemon:
             wanted = load_settings(self._path)
             # What is under way is noted in the directory that was, and must be found there.
             settings = wanted.model_copy(update={"state_dir": self._settings.state_dir})
-            household = self._make_household(settings)
+            # In a thread, as a plugin may take its time, and whoever asks or boots meanwhile shall not wait for it.
+            household = await asyncio.to_thread(self._make_household, settings)
         except ArcbackupdError as error:
             failure(error, message_id=MessageId.CONFIG_REJECTED)
         else:

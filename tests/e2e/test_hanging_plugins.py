@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -36,4 +37,9 @@ def test_plugins_that_hang_at_import_keep_the_daemon_from_nothing(stack16: Arcse
         assert PROBLEM in str([job for job in status["jobs"] if job["name"] == "weather"])
         assert PROBLEM in str(status["destinations"])
         assert len(daemon.names()) == 1
+
+        daemon.signal(signal.SIGHUP)
+        assert daemon.json("jobs")["jobs"]
+        assert not daemon.log_lines("was read again"), "it answers only after it has waited for the plugins"
+        daemon.wait_log("was read again", seconds=60)
         assert daemon.stop() == 0
