@@ -90,7 +90,7 @@ def cli() -> None:
 @options
 @click.pass_obj
 def list_(session: Session) -> None:
-    """All backups, newest first."""
+    """All backups, newest first; those named in the future, by a clock that ran ahead, are last."""
     reply = session.ask("List")
     # With --json just what the contract says; the rest of the reply is for the text.
     session.show({"backups": reply["backups"]}, partial(render.backups, reply))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 _NAME = re.compile(r"(backup|pre-restore)-(\d{8}-\d{6})\.sql\.gz", re.ASCII)
 _TIME = "%Y%m%d-%H%M%S"
+_AHEAD = timedelta(minutes=1)
+"""A dump whose second was taken is named after a later one."""
 _TIME_LENGTH = len("YYYYMMDD-HHMMSS")  # years before 1000 come out shorter
 
 
@@ -40,3 +42,8 @@ def parse_name(text: str) -> BackupName | None:
     except ValueError:
         return None
     return BackupName(taken_at, Kind(match[1]))
+
+
+def is_ahead(taken_at: datetime) -> bool:
+    """Whether that time lies in the future: the clock was wrong as it was written, or is now."""
+    return taken_at > datetime.now(UTC) + _AHEAD

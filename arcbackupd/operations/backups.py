@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
@@ -15,7 +15,7 @@ from arcbackupd.dumps.anomalies import HEALTHY, Judgement
 from arcbackupd.dumps.catalogue import Backup, Catalogue
 from arcbackupd.dumps.compatibility import Badge, Compatibility, compare
 from arcbackupd.dumps.manifest import Reason
-from arcbackupd.dumps.names import Kind
+from arcbackupd.dumps.names import Kind, is_ahead
 from arcbackupd.dumps.reference import resolve
 from arcbackupd.dumps.retention import Policy
 from arcbackupd.dumps.writer import DirectoryLock, sweep_partials
@@ -39,8 +39,6 @@ from arcbackupd.settings import Settings
 from arcbackupd.stack import Engine
 
 _PRIORITIES = {Reason.BOOT: Priority.BOOT, Reason.MANUAL: Priority.MANUAL, Reason.SCHEDULED: Priority.SCHEDULED}
-_AHEAD = timedelta(minutes=1)
-"""A dump whose second was taken is named after a later one."""
 _NO_FAILURE = (SUPERSEDED, BACKEND_STOPPED)
 """Codes of the errors of dumps that were given up because there is, or will be, a better one."""
 LOCAL = "local"
@@ -130,7 +128,7 @@ class Backups:
         return read_installation(self._settings.install_dir, with_password=False).backups_dir
 
     def list(self) -> list[Listed]:
-        """All backups, newest first, with their badges, those off this host too.
+        """All backups with their badges, those off this host too: newest first, and last those named in the future.
 
         Blocking, and slow when the backend has to be asked.
         """
@@ -139,7 +137,8 @@ class Backups:
         elsewhere = self.elsewhere() if self.elsewhere else None
         there = elsewhere.only_there(names) if elsewhere else []
         judged = self.anomalies.judge([*here, *there])
-        backups = sorted([*here, *there], key=lambda backup: (backup.taken_at, backup.kind), reverse=True)
+        # Who asks for the latest shall not get, for a month say, what a clock named that ran ahead by one.
+        backups = sorted([*here, *there], key=_recency, reverse=True)
         code = self.backend.migrations() if backups else CodeMigrations(None)
 
         def stored(backup: Backup) -> tuple[str, ...]:
@@ -331,8 +330,7 @@ class Backups:
         """Those proved complete, newest first, other than the snapshots of restores."""
         backups = self.catalogue.read(self.directory())
         # A name in the future, from a clock that was wrong, must not hide for as long that no dump succeeds.
-        latest = datetime.now(UTC) + _AHEAD
-        return (b for b in backups if b.good and b.kind is Kind.BACKUP and b.taken_at <= latest)
+        return (b for b in backups if b.good and b.kind is Kind.BACKUP and not is_ahead(b.taken_at))
 
     def _policy(self) -> Policy:
         return Policy(**self._settings.retention.model_dump())
@@ -348,6 +346,10 @@ class Backups:
             backend_image=self.backend.image,
             touched=self.drills.touched,
         )
+
+
+def _recency(backup: Backup) -> tuple[bool, datetime, Kind]:
+    return not is_ahead(backup.taken_at), backup.taken_at, backup.kind
 
 
 def _compatibility(backup: Backup, code: CodeMigrations) -> Compatibility:

@@ -211,6 +211,17 @@ def test_a_dry_run_tells_every_action_and_does_none(host: Host, identity: Path) 
     assert PASSWORD not in done.stdout
 
 
+def test_what_a_clock_named_that_ran_ahead_is_not_the_newest_there(host: Host, identity: Path) -> None:
+    host.set_up(encrypted=True)
+    old = host.stand.backups / host.stand.take()
+    old.rename(old.with_name("backup-20990101-000000.sql.gz"))
+    host.stand.sql("DELETE FROM t WHERE id > 9")
+    name = host.stand.take()
+    host.upload()
+    host.lose()
+    assert f"fetch {name}" in host.recover("--identity", identity, "--dry-run").stdout
+
+
 def test_begun_again_it_goes_on_and_leaves_what_is_the_same(host: Host, identity: Path) -> None:
     host.set_up(encrypted=True)
     host.stand.take()

@@ -109,6 +109,16 @@ def test_only_services_that_ran_are_stopped_and_started(stand: Stand) -> None:
     assert stand.running() == ["api"]
 
 
+def test_what_a_clock_named_that_ran_ahead_is_not_the_latest(stand: Stand) -> None:
+    old = stand.backups / stand.take()
+    ahead = old.rename(old.with_name("backup-20990101-000000.sql.gz"))
+    stand.sql("DELETE FROM t WHERE id > 9")
+    name = stand.take()
+    backups = stand._backups(OperationQueue())
+    assert [listed.backup.name for listed in backups.list()] == [name, ahead.name]
+    assert backups.find("latest").backup.name == name
+
+
 def test_a_dump_of_somebody_else_restores_too(stand: Stand) -> None:
     ours = stand.backups / stand.take()
     foreign = stand.backups / "backup-20260101-130000.sql.gz"

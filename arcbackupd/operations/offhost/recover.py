@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from arcbackupd.destinations import TreeDestination
+from arcbackupd.dumps.names import is_ahead
 from arcbackupd.encryption import SUFFIX
 from arcbackupd.errors import NoSuchBackup, OperationFailed, Refused
 from arcbackupd.operations.backups_dir import file_rights
@@ -122,7 +123,8 @@ class Recovery:
                 hint = f"The newest there: {', '.join(newest) or 'none'}."
                 raise NoSuchBackup("no-such-backup", f"There is no {name} at {self._place.name}.", hint=hint)
             return min(found, key=lambda dump: dump.encrypted)
-        return max((dump for dump in dumps if dump.name.kind == "backup"), key=lambda dump: dump.name, default=None)
+        backups = (dump for dump in dumps if dump.name.kind == "backup")
+        return max(backups, key=lambda dump: (not is_ahead(dump.name.taken_at), dump.name), default=None)
 
     # Doing.
 
