@@ -109,7 +109,14 @@ def read_manifest(file: BinaryIO, size: int) -> Manifest | None:
     return manifest.model_copy(update={"contents": contents})
 
 
-def sql_blocks(file: BinaryIO) -> Iterator[bytes]:
+class Readable(Protocol):
+    """What has bytes to read, one after another."""
+
+    def readinto(self, buffer: bytearray | memoryview, /) -> int:
+        """Read as many bytes as fit, or fewer; none at its end."""
+
+
+def sql_blocks(file: BinaryIO | Readable) -> Iterator[bytes]:
     """The SQL of an open dump file, in blocks. Raise DamagedDump where it isn't valid gzip."""
     with igzip.IGzipFile(fileobj=file, mode="rb") as stream:  # type: ignore[no-untyped-call]  # isal has no hint there
         try:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from arcbackupd.dumps.catalogue import Backup, open_backup
-from arcbackupd.dumps.dumpfile import DamagedDump, sql_blocks
+from arcbackupd.dumps.dumpfile import DamagedDump, Readable, sql_blocks
 from arcbackupd.dumps.manifest import Manifest
 from arcbackupd.dumps.scan import Scan, Scanner
 from arcbackupd.operations.events import Progress, Step, Steps
@@ -25,17 +26,22 @@ class Verified:
 
 def verify_file(path: Path, backup: Backup) -> Steps[Verified]:
     """Decompress the whole file, prove it complete, and check its hashes against its manifest if it has one."""
+    with open_backup(path) as file:
+        return (yield from verify(file, backup))
+
+
+def verify(file: BinaryIO | Readable, backup: Backup) -> Steps[Verified]:
+    """What `verify_file` does, of an open file from its beginning."""
     yield Step("verify", f"Reading {backup.name}")
     scanner = Scanner()
     began = told = time.monotonic()
     try:
-        with open_backup(path) as file:
-            for block in sql_blocks(file):
-                scanner.feed(block)
-                if (now := time.monotonic()) - told >= _PROGRESS_SECONDS:
-                    told = now
-                    total = backup.manifest.sql_length if backup.manifest else None
-                    yield Progress(scanner.length, scanner.table, scanner.rows_read, now - began, total)
+        for block in sql_blocks(file):
+            scanner.feed(block)
+            if (now := time.monotonic()) - told >= _PROGRESS_SECONDS:
+                told = now
+                total = backup.manifest.sql_length if backup.manifest else None
+                yield Progress(scanner.length, scanner.table, scanner.rows_read, now - began, total)
     except DamagedDump as error:
         return Verified(str(error), scanner.length)
     scan = scanner.finish()

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyrage
 import pytest
@@ -29,6 +29,7 @@ from arcbackupd.operations.offhost import moving
 from arcbackupd.operations.offhost.data import decode_index
 from arcbackupd.operations.offhost.memory import DestinationMemory
 from arcbackupd.operations.offhost.offhost import Lasting, OffHost, load
+from arcbackupd.operations.offhost.staging import StagedFile, Staging
 from arcbackupd.operations.offhost.upload import UploadOutcome, UploadPlan
 from arcbackupd.operations.queue import OperationQueue
 from arcbackupd.settings import Settings, load_settings
@@ -262,6 +263,58 @@ def test_secrets_beside_dumps_are_refused_unless_encrypted(site: Site, upload: s
         f'{upload}\nsecrets.encrypt_to = ["{RECIPIENT}"]', kind=f'type = "directory"\npath = "{site.nas}"\n{other}'
     )
     assert sorted(load(site.settings)) == ["b", "nas"]
+
+
+# What was damaged here
+
+
+def spoil(path: Path) -> None:
+    """Write over a part of its SQL: same inode, same size, same times."""
+    status = path.stat()
+    with path.open("r+b") as file:
+        file.seek(-20, os.SEEK_END)
+        file.write(bytes(8))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_what_is_not_whole_any_more_is_not_uploaded_and_told(site: Site, *, encrypted: bool) -> None:
+    site.configure('dumps.to = ["nas"]' + f'\ndumps.encrypt_to = ["{RECIPIENT}"]' * encrypted)
+    end = ".age" if encrypted else ""
+    site.dump(NAMES[0])
+    spoil(site.dump(NAMES[1], 2))
+    outcome = site.upload()
+    assert site.stored() == [f"dumps/{NAMES[0]}{end}"]
+    [problem] = outcome.problems
+    assert problem.startswith(f"{NAMES[1]} isn't uploaded, as it isn't whole any more: ")
+    assert names_in(site.home / "state" / "off-host" / "nas" / "staging") == []
+
+    site.dump(NAMES[1], 2)
+    assert site.upload().problems == ()
+    assert site.stored() == [f"dumps/{NAMES[0]}{end}", f"dumps/{NAMES[1]}{end}"]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_what_changes_while_it_is_staged_is_not_uploaded(
+    site: Site, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    path = site.dump(NAMES[0])
+    whole, add = path.read_bytes(), Staging.add
+
+    def changing(staging: Staging, source: BinaryIO, *arguments: Any) -> StagedFile:
+        if when == "before":
+            spoil(path)
+        staged = add(staging, source, *arguments)
+        if when == "before":
+            path.write_bytes(whole)
+        else:
+            os.truncate(path, len(whole) // 2)
+        return staged
+
+    monkeypatch.setattr(Staging, "add", changing)
+    [problem] = site.upload().problems
+    assert site.stored() == []
+    assert ("it changed while it was read" if when == "before" else "cut short") in problem
 
 
 # Coming back

@@ -115,11 +115,11 @@ class WhileUploaded:
         rig.ask("Backup")
 
     def strike(self, rig: Rig) -> None:
-        name = rig.chance.choice(rig.daemon.names())
+        name = max(rig.daemon.names())  # the one that isn't there yet
         inode = rig.daemon.path(name).stat().st_ino
         rig.damaged = [other for other in rig.daemon.names() if rig.daemon.path(other).stat().st_ino == inode]
         with rig.asking("Upload"):
-            time.sleep(rig.chance.uniform(0, 0.2))
+            time.sleep(rig.chance.uniform(0, 0.03))
             rig.chance.choice(CHANGES)(rig.daemon.path(name))
         arrived = [path for path in (rig.quick.stack.directory / "nas").rglob("*.sql.gz") if path.is_file()]
         assert arrived

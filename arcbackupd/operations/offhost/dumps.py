@@ -8,10 +8,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import BinaryIO
 
 from arcbackupd.destinations import DestinationError
 from arcbackupd.dumps.catalogue import Backup, FileIdentity, open_backup
-from arcbackupd.dumps.dumpfile import MEMBER_SIZE, DamagedDump, read_manifest
+from arcbackupd.dumps.dumpfile import BLOCK, MEMBER_SIZE, DamagedDump, read_manifest
 from arcbackupd.dumps.manifest import Manifest
 from arcbackupd.dumps.names import BackupName, parse_name
 from arcbackupd.dumps.retention import Candidate, Plan, Policy, plan_retention
@@ -20,6 +21,8 @@ from arcbackupd.errors import OperationFailed
 from arcbackupd.operations.events import Step, Steps
 from arcbackupd.operations.offhost.memory import DestinationMemory, Present
 from arcbackupd.operations.offhost.sending import Sending
+from arcbackupd.operations.offhost.staging import Hashing, StagedFile
+from arcbackupd.operations.verify import verify
 from arcbackupd.settings import Stream
 
 _ENCRYPTED = "only off-host, encrypted: what it holds isn't known on this host"
@@ -131,7 +134,13 @@ def _send_dump(sending: Sending, stream: Stream, backup: Backup, directory: Path
     yield Step("upload", f"Uploading {backup.name} to {sending.place.name}")
     try:
         with open_backup(directory / backup.name) as file:
-            staged = yield from sending.send(file, key, stream.encrypt_to)
+            staged = yield from sending.stage(file, stream.encrypt_to)
+            try:
+                problem = yield from _staged_problem(sending, staged, backup, file)
+                if problem is None:
+                    yield from sending.put(staged, key)
+            finally:
+                staged.discard()
     except FileNotFoundError:
         raise
     except OSError as error:
@@ -140,9 +149,28 @@ def _send_dump(sending: Sending, stream: Stream, backup: Backup, directory: Path
             f"{backup.name} can't be read: {error.strerror}.",
             hint="The disk may be failing: `journalctl -k`.",
         ) from error
+    if problem:
+        again = f"`arcbackupctl inspect {backup.name} --verify` reads it again."
+        sending.problems.append(f"{backup.name} isn't uploaded, as it isn't whole any more: {problem}. {again}")
+        return
     sending.place.memory.added(key, staged)
     if backup.manifest:
         sending.place.memory.remember_manifest(key, backup.manifest)
+
+
+def _staged_problem(sending: Sending, staged: StagedFile, backup: Backup, file: BinaryIO) -> Steps[str | None]:
+    """Why what was staged of an open backup isn't that backup, whole; ``None`` when it is.
+
+    The file is read once more: it may have been damaged since it was proved, or changed while it was staged, and
+    what is staged may be encrypted.
+    """
+    file.seek(0)
+    again = Hashing(file, lambda _read: sending.cancellation.check())
+    if problem := (yield from verify(again, backup)).problem:
+        return problem
+    while again.read(BLOCK):
+        pass
+    return None if again.sha256 == staged.plain_sha256 else "it changed while it was read"
 
 
 def _difference(backup: Backup, dump: StoredDump, memory: DestinationMemory) -> str | None:

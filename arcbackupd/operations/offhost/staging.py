@@ -62,10 +62,10 @@ class Staging:
         Raise OperationFailed when there is no room, OSError when the source can't be read.
         """
         path = self._directory / secrets.token_hex(8)
-        reader = _Hashing(source, advance)
+        reader = Hashing(source, advance)
         try:
             with os.fdopen(os.open(path, _NEW, 0o600), "wb") as target:
-                writer = _Hashing(target, lambda _moved: None)
+                writer = Hashing(target, lambda _moved: None)
                 if recipients:
                     encrypt(reader, writer, recipients)
                 else:
@@ -78,34 +78,46 @@ class Staging:
         return StagedFile(path, writer.size, writer.sha256, reader.size, reader.sha256)
 
 
-class _Hashing:
-    """An open file whose bytes are counted and hashed as they pass."""
+class Hashing:
+    """An open file whose bytes are counted, told to ``advance``, and hashed as they pass."""
 
     def __init__(self, file: BinaryIO, advance: Callable[[int], None]) -> None:
+        self.size = 0
         self._file = file
         self._advance = advance
         self._digest = hashlib.sha256()
-        self.size = 0
 
     @property
     def sha256(self) -> str:
+        """Of all that passed, in hexadecimal."""
         return self._digest.hexdigest()
 
-    def read(self, size: int = -1) -> bytes:
-        return self._passed(self._file.read(size))
+    def read(self, size: int = -1, /) -> bytes:
+        """Read up to that many bytes."""
+        data = self._file.read(size)
+        self._passed(data)
+        return data
+
+    def readinto(self, buffer: bytearray | memoryview, /) -> int:
+        """Read as many bytes as fit, or fewer."""
+        count = self._file.readinto(buffer)  # type: ignore[attr-defined]  # BinaryIO lacks what all of them have
+        self._passed(memoryview(buffer)[:count])
+        return int(count)
 
     def write(self, data: bytes) -> int:
+        """Write all of it."""
         self._file.write(data)
-        return len(self._passed(data))
+        self._passed(data)
+        return len(data)
 
     def flush(self) -> None:
+        """Write what is buffered."""
         self._file.flush()
 
-    def _passed(self, data: bytes) -> bytes:
+    def _passed(self, data: bytes | memoryview) -> None:
         self._digest.update(data)
         self.size += len(data)
         self._advance(len(data))
-        return data
 
 
 def require_room(directory: Path, size: int) -> None:
