@@ -195,8 +195,7 @@ class Backups:
 
     def plan_prune(self) -> RetentionPlan:
         """What pruning now would do."""
-        directory, doubt = self.directory(), self.clock_doubt()
-        return plan_prune(self.catalogue, directory, self._policy(), self.host, doubt, self.flags)
+        return plan_prune(self.catalogue, self.directory(), self._policy(), self.host, self.clock_doubt, self.flags)
 
     def flags(self, here: Sequence[Backup]) -> set[str]:
         """Names of those that are flagged for what they lost against their history, off this host too."""
@@ -291,7 +290,7 @@ class Backups:
         return (yield from take(context, reason, cancellation))
 
     def _prune(self, cancellation: Cancellation) -> Steps[PruneOutcome]:
-        directory, policy, doubt = self.directory(), self._policy(), self.clock_doubt()
+        directory, policy, doubt = self.directory(), self._policy(), self.clock_doubt
         return (yield from prune(self.catalogue, directory, policy, self.host, doubt, cancellation, self.flags))
 
     def _logged_take(self, steps: Steps[TakeOutcome]) -> Steps[TakeOutcome]:

@@ -19,6 +19,8 @@ from arcbackupd.operations.cancellation import Cancellation
 from arcbackupd.operations.events import Notice, Step, Steps
 
 _log = get_logger()
+Doubt = Callable[[], str | None]
+"""Looks at the clock and tells in a sentence why it can't be trusted now, if that is so."""
 Flags = Callable[[Sequence[Backup]], Container[str]]
 """Tells which of some backups are flagged, by their names."""
 
@@ -61,14 +63,15 @@ def plan_prune(
     directory: Path,
     policy: Policy,
     host: str,
-    clock_doubt: str | None,
+    clock_doubt: Doubt,
     flags: Flags = no_flags,
 ) -> RetentionPlan:
     """What pruning now would do; touches nothing."""
     backups = catalogue.read(directory)
     flagged = flags(backups)
     candidates = [_candidate(backup, host, flagged=backup.name in flagged) for backup in backups]
-    return RetentionPlan(plan_retention(candidates, policy, datetime.now(UTC), clock_doubt), tuple(backups))
+    now = datetime.now(UTC)  # before the look at the clock: the other way round, a jump between them went unnoticed
+    return RetentionPlan(plan_retention(candidates, policy, now, clock_doubt()), tuple(backups))
 
 
 def plan_outlook(
@@ -86,14 +89,14 @@ def prune(
     directory: Path,
     policy: Policy,
     host: str,
-    clock_doubt: str | None,
+    clock_doubt: Doubt,
     cancellation: Cancellation,
     flags: Flags = no_flags,
 ) -> Steps[PruneOutcome]:
     """Remove what retention doesn't keep. Raise OperationFailed when a file can't be removed; the others stay."""
     check_shared_path(directory)
     if not directory.is_dir():
-        nothing = RetentionPlan(plan_retention([], policy, datetime.now(UTC), clock_doubt), ())
+        nothing = RetentionPlan(plan_retention([], policy, datetime.now(UTC), clock_doubt()), ())
         return PruneOutcome(nothing, (), 0)
     with (yield from locked(directory, cancellation)):
         planned = plan_prune(catalogue, directory, policy, host, clock_doubt, flags)

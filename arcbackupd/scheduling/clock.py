@@ -18,6 +18,8 @@ DOUBT = timedelta(hours=24)
 _ABSENCE = timedelta(days=7)
 _REBASE = timedelta(days=1)
 _SAVE_SEEN = timedelta(minutes=5)
+_ONE_MOMENT = 60.0
+"""Seconds: far less than a jump, and longer than any load lets a look at three clocks last."""
 _log = get_logger()
 
 
@@ -62,7 +64,14 @@ def read_clock() -> ClockReading:
         boot_id = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
         boot_id = ""
-    return ClockReading(datetime.now(UTC), time.clock_gettime(time.CLOCK_BOOTTIME), boot_id)
+    while True:
+        before, wall, after = _boottime(), datetime.now(UTC), _boottime()
+        if after - before < _ONE_MOMENT:  # else the host slept between them, and they tell of no jump
+            return ClockReading(wall, after, boot_id)
+
+
+def _boottime() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class ClockWatch:
@@ -108,11 +117,12 @@ class ClockWatch:
 
         Looks at the clocks first, so that a jump between two heartbeats counts too.
         """
-        self.observe()
-        moment = now if now is not None else self._read().wall
-        if self.last_jump is None or moment >= self.last_jump.at + DOUBT:
+        with self._lock:
+            self._observe()
+            moment, jump = now or self._seen, self.last_jump
+        if jump is None or moment is None or moment >= jump.at + DOUBT:
             return None
-        return self.last_jump.sentence()
+        return jump.sentence()
 
     def _jump_until(self, reading: ClockReading) -> ClockJump | None:
         base = self._base

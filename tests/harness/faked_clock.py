@@ -22,21 +22,19 @@ from pathlib import Path
 from tests.require import require
 
 _WALL = "FAKETIME_TIMESTAMP_FILE"
-_SET = "FAKED_CLOCK_SET_FILE"
 _HEARTBEAT = timedelta(milliseconds=100)
 
 
 class FakedClock:
-    """Two offsets from the real time, in files that the daemon's process reads at every look at the clock."""
+    """Two offsets from the real time, in a file that the daemon's process reads at every look at the clock."""
 
     def __init__(self, directory: Path) -> None:
-        """Plan one whose files lie in `directory`."""
+        """Plan one whose file lies in `directory`."""
         libraries = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
         if not libraries:
             require("faketime", "libfaketime isn't installed: it is in the package libfaketime")
         self._library = libraries[0]
         self._wall_file = directory / "wall-offset"
-        self._set_file = directory / "set-by"
         self._wall = timedelta()
         self._set = timedelta()
         self._write()
@@ -50,7 +48,6 @@ class FakedClock:
             "FAKETIME_NO_CACHE": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             "DONT_FAKE_MONOTONIC": "1",
-            _SET: str(self._set_file),
         }
 
     def now(self) -> datetime:
@@ -73,11 +70,12 @@ class FakedClock:
         self.suspend(moment - self.now())
 
     def _write(self) -> None:
-        # What the boot's clock has passed is the one less the other: a sleep changes one file, at one moment.
-        for path, offset in ((self._set_file, self._set), (self._wall_file, self._wall)):
-            temporary = path.with_suffix(".new")
-            temporary.write_text(f"{offset.total_seconds():+.3f}\n", encoding="ascii")
-            temporary.replace(path)
+        # What the boot's clock has passed is the one less the other. Both change at one moment: libfaketime leaves
+        # out lines that begin so.
+        offsets = [f"# {self._set.total_seconds():+.3f}", f"{self._wall.total_seconds():+.3f}"]
+        temporary = self._wall_file.with_suffix(".new")
+        temporary.write_text("\n".join(offsets) + "\n", encoding="ascii")
+        temporary.replace(self._wall_file)
 
 
 def install() -> None:
@@ -86,7 +84,7 @@ def install() -> None:
     `time.sleep` waits in poll(2): below libfaketime (0.9.10) clock_nanosleep(2) until a moment, which Python uses,
     fails with EINVAL.
     """
-    if _SET not in os.environ:
+    if _WALL not in os.environ:
         return
     from arcbackupd.scheduling import clock
     from arcbackupd.scheduling.scheduler import Scheduler
@@ -114,8 +112,8 @@ def install() -> None:
 
 def _offsets() -> tuple[float, float]:
     """By how much the wall's clock is off, and how much of that is from setting it, in seconds."""
-    wall, by = (float(Path(os.environ[name]).read_text(encoding="ascii")) for name in (_WALL, _SET))
-    return wall, by
+    by, wall = Path(os.environ[_WALL]).read_text(encoding="ascii").splitlines()
+    return float(wall), float(by.removeprefix("# "))
 
 
 def _sleep(seconds: float) -> None:

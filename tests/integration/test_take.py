@@ -506,7 +506,7 @@ def test_pruning_removes_the_old_ones_and_keeps_what_must_stay(site: Site) -> No
     for days in range(20, 26):  # names that this host gave long ago
         old = datetime.now(UTC) - timedelta(days=days)
         (site.backups / f"backup-{old:%Y%m%d-%H%M%S}.sql.gz").write_bytes((site.backups / newest).read_bytes())
-    steps = prune(site.catalogue, site.backups, Policy(keep_last=1), "this-host", None, Cancellation())
+    steps = prune(site.catalogue, site.backups, Policy(keep_last=1), "this-host", lambda: None, Cancellation())
     outcome = None
     while outcome is None:
         try:

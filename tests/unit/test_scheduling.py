@@ -45,6 +45,7 @@ from arcbackupd.scheduling import (
     LoadedJob,
     Scheduler,
     check_jobs,
+    clock,
     load_jobs,
     read_clock,
 )
@@ -807,6 +808,27 @@ def test_a_jump_is_doubted_for_a_day_in_a_sentence_that_says_what_to_check(
     assert watch.doubt() is not None
     world.suspend(SECOND)
     assert watch.doubt() is None
+
+
+def test_a_jump_just_after_the_look_at_the_clocks_ends_no_doubt(world: World, tmp_path: Path) -> None:
+    def read() -> ClockReading:
+        reading = world.read()
+        world.set_clock(leap)
+        return reading
+
+    leap = timedelta()
+    watch = ClockWatch(tmp_path, read)
+    watch.observe()
+    world.set_clock(-DAY)
+    watch.observe()
+    leap = 2 * DAY
+    assert "backward by 24 hours" in str(watch.doubt()).replace("1 day", "24 hours")
+
+
+def test_a_host_that_slept_between_the_looks_at_its_clocks_made_no_jump(monkeypatch: pytest.MonkeyPatch) -> None:
+    boottimes = iter([100.0, 50_000.0, 50_001.0, 50_001.5])
+    monkeypatch.setattr(clock, "_boottime", lambda: next(boottimes))
+    assert read_clock().boottime == 50_001.5
 
 
 def test_a_jump_while_the_daemon_was_down_is_noticed_at_its_next_start(world: World, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from arcbackupd.operations.events import Step, Steps
 from arcbackupd.operations.offhost.memory import DestinationMemory, Present
 from arcbackupd.operations.offhost.sending import Sending
 from arcbackupd.operations.offhost.staging import Hashing, StagedFile
+from arcbackupd.operations.prune import Doubt
 from arcbackupd.operations.verify import verify
 from arcbackupd.settings import Stream
 
@@ -190,7 +191,7 @@ def plan_pruning(
     prefix: str,
     policy: Policy,
     host: str,
-    clock_doubt: str | None,
+    clock_doubt: Doubt,
     flagged: Container[str] = (),
 ) -> Plan:
     """What retention says of the dumps there that this host put there, by their keys.
@@ -200,7 +201,8 @@ def plan_pruning(
     """
     ours = [dump for dump in stored_dumps(memory, prefix) if _is_ours(dump, memory, host)]
     candidates = [_candidate(dump, flagged=str(dump.name) in flagged) for dump in ours]
-    return plan_retention(candidates, policy, datetime.now(UTC), clock_doubt)
+    now = datetime.now(UTC)  # before the look at the clock: the other way round, a jump between them went unnoticed
+    return plan_retention(candidates, policy, now, clock_doubt())
 
 
 def _is_ours(dump: StoredDump, memory: DestinationMemory, host: str) -> bool:

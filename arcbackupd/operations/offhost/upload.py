@@ -178,7 +178,7 @@ class Uploads:
         policy = Policy(**place.table.retention.model_dump())
         prefix, backups = self.settings.upload.dumps.prefix, self.backups
         flagged = backups.flags(backups.read())
-        return plan_pruning(place.memory, prefix, policy, backups.host, backups.clock_doubt(), flagged)
+        return plan_pruning(place.memory, prefix, policy, backups.host, backups.clock_doubt, flagged)
 
 
 def _unforeseen() -> OperationFailed:
