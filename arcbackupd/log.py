@@ -91,6 +91,7 @@ def log_uncaught() -> None:
 # Secrets
 
 _secrets: set[str] = set()
+_registering: Final = threading.Lock()
 _secret_pattern: re.Pattern[str] | None = None
 _SECRET_KEY: Final = re.compile(r"passw|passphrase|secret|token|credential|api_?key|private_?key", re.IGNORECASE)
 _OURS: Final = {"level", "timestamp", "message_id"}
@@ -107,13 +108,18 @@ def redact(value: str) -> None:
     turn up in a late traceback.
     """
     global _secret_pattern  # noqa: PLW0603  (the pipeline is one per process)
-    if not value.strip() or value in _secrets:
+    if not value.strip():
         return
-    _secrets.update(
-        {value, quote(value, safe="", errors="surrogateescape"), repr(value)[1:-1], json.dumps(value)[1:-1]}
-    )
-    longest_first = sorted(_secrets, key=len, reverse=True)
-    _secret_pattern = re.compile("|".join(map(_secret_regex, longest_first)))
+    with (
+        _registering
+    ):  # of two threads at once, the slower one's pattern would lack the other one's secret for good
+        if value in _secrets:
+            return
+        _secrets.update(
+            {value, quote(value, safe="", errors="surrogateescape"), repr(value)[1:-1], json.dumps(value)[1:-1]}
+        )
+        longest_first = sorted(_secrets, key=len, reverse=True)
+        _secret_pattern = re.compile("|".join(map(_secret_regex, longest_first)))
 
 
 def redacted(text: str) -> str:

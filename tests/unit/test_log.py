@@ -220,6 +220,23 @@ def test_fields_named_like_secrets_are_masked(journal: list[dict[str, str]], key
     assert "12345" not in journal[0]["ENV"]
 
 
+def test_secrets_that_threads_register_at_the_same_moment_are_all_masked() -> None:
+    together = threading.Barrier(4)
+
+    def register(secret: str) -> None:
+        together.wait()
+        log.redact(secret)
+
+    for moment in range(100):
+        secrets = [f"secret-{moment}-{n}" for n in range(4)]
+        threads = [threading.Thread(target=register, args=(secret,)) for secret in secrets]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [log.redacted(secret) for secret in secrets] == ["***"] * 4
+
+
 def test_redacted_serves_what_is_written_elsewhere() -> None:
     assert log.redacted("hunter2") == "hunter2"
     log.redact("hunter2")
