@@ -7,7 +7,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -146,21 +146,28 @@ def dump_half_way(daemon: InstalledDaemon) -> Iterator[int]:
         _let_go_on(pid)
 
 
+@contextmanager
+def upgrade_in_wait(daemon: InstalledDaemon, command: Sequence[str]) -> Iterator[Future[object]]:
+    """Upgrade while a dump is held, which goes on at the end; enter once the upgrade waits for it."""
+    said = "/var/log/upgrade"
+    argv = ["sh", "-c", f'exec "$@" >{said}', "-", *command]
+    with ThreadPoolExecutor() as pool, dump_half_way(daemon):
+        upgrade: Future[object] = pool.submit(daemon.host.run, argv, timeout=300)
+        wait_until(
+            lambda: upgrade.done() or "Waiting for" in daemon.host.run(["cat", said], check=False).stdout,
+            "the upgrade to wait",
+            seconds=240,
+        )
+        assert not upgrade.done(), upgrade.result()
+        yield upgrade
+
+
 def upgrade_in_a_dump(daemon: InstalledDaemon, command: Sequence[str]) -> None:
     """Upgrade while a dump is held; once the upgrade waits for it let it go on, and wait for the new version."""
-    said, pid = "/var/log/upgrade", daemon.pid
-    argv = ["sh", "-c", f'exec "$@" >{said}', "-", *command]
-    with ThreadPoolExecutor() as pool:
-        with dump_half_way(daemon):
-            upgrade = pool.submit(daemon.host.run, argv, timeout=300)
-            wait_until(
-                lambda: upgrade.done() or "Waiting for" in daemon.host.run(["cat", said], check=False).stdout,
-                "the upgrade to wait",
-                seconds=240,
-            )
-            assert not upgrade.done(), upgrade.result()
-            assert daemon.pid == pid
-        upgrade.result()
+    pid = daemon.pid
+    with upgrade_in_wait(daemon, command) as upgrade:
+        assert daemon.pid == pid
+    upgrade.result()
     daemon.wait_restarted(pid)
 
 

@@ -23,6 +23,7 @@ from tests.e2e.support import (
     dump_sessions,
     fingerprint,
     upgrade_in_a_dump,
+    upgrade_in_wait,
 )
 from tests.harness import bridge
 from tests.harness.engine import Engine
@@ -31,7 +32,7 @@ from tests.harness.plugins import build_plugin
 from tests.harness.process import wait_until
 from tests.harness.s3 import S3Server
 from tests.harness.stack import ArcsecondStack
-from tests.harness.systemd_host import CHECKOUT, SystemdHost, build_wheel, build_wheelhouse, install_command
+from tests.harness.systemd_host import CHECKOUT, VENV, SystemdHost, build_wheel, build_wheelhouse, install_command
 
 pytestmark = pytest.mark.slow
 
@@ -664,12 +665,23 @@ def test_installing_again_lets_a_dump_at_hand_finish_and_restarts_what_runs(
     daemon: InstalledDaemon, wheel: Path
 ) -> None:
     before = daemon.files()
-    upgrade_in_a_dump(daemon, install_command(wheel))
+    upgrade_in_a_dump(daemon, ["env", f"PREFIX={VENV}/", *install_command(wheel)])
     (new,) = set(daemon.files()) - set(before)
     daemon.ctl("inspect", new, "--verify")
     assert not daemon.entries(MESSAGE_ID=MessageId.DUMP_FAILED)
     for page in MANUAL:
         daemon.host.run(["test", "-s", page])
+
+
+def test_an_installation_that_is_broken_off_as_it_waits_leaves_what_runs_and_nothing_else(
+    daemon: InstalledDaemon, wheel: Path
+) -> None:
+    pid, before = daemon.pid, daemon.host.run(["ls", "/opt", "/tmp"]).stdout
+    with upgrade_in_wait(daemon, install_command(wheel)) as upgrade:
+        daemon.host.run(["pkill", "--signal", "HUP", "--full", "scripts/host install"])  # a terminal that is closed
+        wait_until(upgrade.done, "the installation to end")
+    assert daemon.host.run(["ls", "/opt", "/tmp"]).stdout == before
+    assert daemon.pid == pid
 
 
 def test_uninstalling_takes_the_programs_and_units_and_leaves_backups_and_settings(daemon: InstalledDaemon) -> None:
