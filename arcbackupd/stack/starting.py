@@ -67,7 +67,8 @@ def _start_once(command: Command, program: str, stdin: int, stdout: int, stderr:
                 _new_session=True,
                 _ok_code=_ANY_STATUS,
             )
-    except RuntimeError as error:  # the host has no thread left
+    except RuntimeError as error:  # the host has no thread left, of which sh needs one more once the program runs
+        limit.undo()
         raise _no_thread(command) from error
     except (sh.ForkException, OSError):  # its text is a traceback
         raise _not_started(command) from None
@@ -96,11 +97,13 @@ class StartLimit:
     """Watches this thread start a program: what it forked and hasn't become one after so many seconds is killed.
 
     A context manager, which is left when the program runs or was killed; ``killed`` tells which, once it is left.
+    For one that runs although its start failed there is `undo`.
     """
 
     def __init__(self, seconds: float) -> None:
         self._children = Path(f"/proc/self/task/{threading.get_native_id()}/children")
         self._timer = threading.Timer(seconds, self._kill)
+        self._before = self._forked()
         self.killed: list[int] = []
 
     def __enter__(self) -> StartLimit:
@@ -113,11 +116,23 @@ class StartLimit:
         self._timer.cancel()
         self._timer.join()
 
+    def undo(self) -> None:
+        """End what this thread has started since, and what that did."""
+        for pid in self._forked() - self._before:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
     def _kill(self) -> None:
-        with contextlib.suppress(FileNotFoundError):  # a kernel made without CONFIG_PROC_CHILDREN
-            for pid in filter(_is_copy, map(int, self._children.read_text().split())):
-                os.kill(pid, signal.SIGKILL)
-                self.killed.append(pid)
+        for pid in filter(_is_copy, self._forked()):
+            os.kill(pid, signal.SIGKILL)
+            self.killed.append(pid)
+
+    def _forked(self) -> set[int]:
+        try:
+            return set(map(int, self._children.read_text().split()))
+        except FileNotFoundError:  # a kernel made without CONFIG_PROC_CHILDREN
+            return set()
 
 
 def _is_copy(pid: int) -> bool:

@@ -254,6 +254,27 @@ def test_without_a_thread_to_watch_its_start_none_is_begun(tmp_path: Path, monke
     assert (list(tmp_path.iterdir()), open_files()) == ([], before)
 
 
+@pytest.mark.parametrize("left", [1, 2])
+def test_a_program_for_which_no_thread_is_left_once_it_runs_is_ended(
+    left: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start_thread, children = threading.Thread.start, Path(f"/proc/self/task/{threading.get_native_id()}/children")
+    allowed = iter(range(0))
+
+    def start_while_allowed(thread: threading.Thread) -> None:
+        if next(allowed, None) is None:
+            raise RuntimeError("can't start new thread")
+        start_thread(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_while_allowed)
+    before = children.read_text(), open_files()
+    for start in (lambda c: run(c, timeout=5), Stream):
+        allowed = iter(range(left))
+        with pytest.raises(OperationFailed, match="sleep can't be started: no thread is left"):
+            start(Command(("sleep", "60")))
+    assert (children.read_text(), open_files()) == before
+
+
 def test_a_program_without_its_interpreter_cannot_be_started(tmp_path: Path) -> None:
     script = tmp_path / "script"
     script.write_text("#!/no/such/interpreter\n")
