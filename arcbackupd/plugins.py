@@ -22,6 +22,8 @@ from arcbackupd.log import get_logger
 Plugin = TypeVar("Plugin")
 Made = TypeVar("Made")
 _SET_UP_SECONDS = 10.0
+_HANGING_SECONDS, _LEAST_SECONDS = 15.0, 1.0
+"""What those that hang may take together, and what each has all the same: systemd waits a minute for the start."""
 _log = get_logger()
 
 
@@ -43,7 +45,8 @@ class Plugins:
         for point in entry_points(group=group) if found is None else found:
             by_name[point.name].append(point)
         self._points = {name: [p for p in points if _built_in(p)][:1] or points for name, points in by_name.items()}
-        self._hung: set[str] = set()
+        self._importing: set[str] = set()
+        self._left = _HANGING_SECONDS
 
     @property
     def names(self) -> list[str]:
@@ -58,8 +61,8 @@ class Plugins:
         """What ``work`` makes of the plugin ``name``: it imports it, validates settings, constructs it.
 
         ``called`` is what the configuration calls the thing that is made. A plugin that isn't ours has ten seconds,
-        in a thread that is left alone when it hangs, at a network say: without it, the daemon must start. What it
-        raises is a Failed; so is what a built-in one raises, but for UsageError.
+        less after others that hung, in a thread that is left alone when it hangs, at a network say: without it, the
+        daemon must start. What it raises is a Failed; so is what a built-in one raises, but for UsageError.
         """
         if not self.is_built_in(name):
             return self._set_up_in_time(name, called, work)
@@ -71,8 +74,9 @@ class Plugins:
             return self._not_set_up(called, error)
 
     def _set_up_in_time(self, name: str, called: str, work: Callable[[], Made | Failed]) -> Made | Failed:
-        if name in self._hung:
-            return _too_late()
+        seconds = min(_SET_UP_SECONDS, max(self._left, _LEAST_SECONDS))
+        if name in self._importing:  # still, and whoever else imports it waits for that
+            return _too_late(_SET_UP_SECONDS)
         done: Future[Made | Failed] = Future()
 
         def run() -> None:
@@ -83,10 +87,10 @@ class Plugins:
 
         try:
             threading.Thread(target=run, name=f"set up {called}", daemon=True).start()
-            return done.result(_SET_UP_SECONDS)
+            return done.result(seconds)
         except TimeoutError:
-            self._hung.add(name)
-            return _too_late()
+            self._left -= seconds
+            return _too_late(seconds)
         except RuntimeError as error:  # the host has no thread left
             return self._not_set_up(called, error)
 
@@ -100,6 +104,7 @@ class Plugins:
         if others:
             problem = f"{len(others) + 1} installed packages provide it"
             return Failed(problem, "Uninstall all but one of them.")
+        self._importing.add(name)
         try:
             return _class(first, base, settings)
         # SystemExit too: a plugin that calls sys.exit() as it is imported must not end the daemon.
@@ -108,11 +113,13 @@ class Plugins:
             package = first.dist.name if first.dist is not None else first.module
             hint = f"Update or reinstall {package}; the journal has the traceback."
             return Failed(f"its plugin doesn't load: {describe(error)}", hint)
+        finally:
+            self._importing.discard(name)
 
 
-def _too_late() -> Failed:
+def _too_late(seconds: float) -> Failed:
     hint = "Look what its package waits for as it is imported and set up, then `systemctl restart arcbackupd`."
-    return Failed(f"it isn't set up after {_SET_UP_SECONDS:g} s", hint)
+    return Failed(f"it isn't set up after {seconds:g} s", hint)
 
 
 def _built_in(point: EntryPoint) -> bool:

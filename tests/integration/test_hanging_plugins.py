@@ -25,7 +25,7 @@ PLUGIN = """
     from arcbackupd.errors import UsageError
     from pydantic import model_validator
 
-    def at(place):
+    def at(place, *arguments):
         if place == "PLACE":
             DEED
 
@@ -42,7 +42,7 @@ PLUGIN = """
         location = "own:"
         default_schedule = "daily"
         def __init__(self, *arguments):
-            at("construction")
+            at("construction", *arguments)
             super().__init__(*arguments)
         @classmethod
         def problem(cls): at("problem")
@@ -130,10 +130,29 @@ def test_one_that_raises_whatever_takes_nothing_down(kind: str, place: str, deed
 
 
 @pytest.mark.parametrize("kind", ["destinations", "alarms"])
-def test_what_has_hung_is_not_waited_for_again(
+def test_an_import_that_hangs_is_not_waited_for_again(
     kind: str, load: Load, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(plugins, "_SET_UP_SECONDS", 0.3)
-    first, second = load(kind, "construction", f"print('hangs'); {HANG}", "first", "second")
+    first, second = load(kind, "import", f"print('hangs'); {HANG}", "first", "second")
     assert first.problem == second.problem == "it isn't set up after 0.3 s"
     assert capsys.readouterr().out == "hangs\n"
+
+
+@pytest.mark.parametrize("kind", ["destinations", "alarms"])
+def test_one_whose_server_hangs_takes_no_other_of_its_type_away(
+    kind: str, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plugins, "_SET_UP_SECONDS", 0.3)
+    first, second = load(kind, "construction", f"arguments[0] == 'first' and {HANG}", "first", "second")
+    assert first.problem == "it isn't set up after 0.3 s"
+    assert isinstance(second, Destination | LoadedAlarm), second
+
+
+@pytest.mark.parametrize("kind", ["destinations", "alarms"])
+def test_many_that_hang_take_little_longer_than_one(kind: str, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plugins, "_SET_UP_SECONDS", 0.3)
+    monkeypatch.setattr(plugins, "_HANGING_SECONDS", 0.5)
+    monkeypatch.setattr(plugins, "_LEAST_SECONDS", 0.1)
+    failed = load(kind, "construction", HANG, *"abcd")
+    assert [one.problem for one in failed] == [f"it isn't set up after {n} s" for n in (0.3, 0.2, 0.1, 0.1)]
