@@ -42,4 +42,8 @@ def test_plugins_that_hang_at_import_keep_the_daemon_from_nothing(stack16: Arcse
         assert daemon.json("jobs")["jobs"]
         assert not daemon.log_lines("was read again"), "it answers only after it has waited for the plugins"
         daemon.wait_log("was read again", seconds=60)
+
+        daemon.signal(signal.SIGHUP)
+        daemon.json("jobs")
         assert daemon.stop() == 0
+        assert len(daemon.log_lines("was read again")) == 1, "the stop has waited for the plugins"
