@@ -71,4 +71,11 @@ def _set_up(
             redact(value.get_secret_value())
     if lacking := plugin.problem():
         return Failed(*lacking)
-    return plugin(name, settings, state_dir)
+    return _sound(plugin(name, settings, state_dir), name)
+
+
+def _sound(destination: Destination[Any], name: str) -> Destination[Any]:
+    """It, if it has what the daemon goes by before it is used. Raise TypeError, and what its plugin raises."""
+    if getattr(destination, "name", None) != name or not isinstance(destination.location, str):
+        raise TypeError("its class doesn't keep its name, or its location is no text")
+    return destination

@@ -109,7 +109,9 @@ def _construct(
     checked: _Checked, context: Callable[[str], JobContext], host_id: str, plugins: Plugins
 ) -> LoadedJob | FailedJob:
     name, settings, lent = checked.name, checked.settings, context(checked.name)
-    job = plugins.set_up(name, name, lambda: checked.plugin(settings, lent))
-    if isinstance(job, Failed):
-        return FailedJob(name, job.problem, job.hint)
-    return LoadedJob(name, job, settings, settings.schedule.on_host(host_id))
+
+    def make() -> LoadedJob:
+        return LoadedJob(name, checked.plugin(settings, lent), settings, settings.schedule.on_host(host_id))
+
+    made = plugins.set_up(name, name, make)
+    return FailedJob(name, made.problem, made.hint) if isinstance(made, Failed) else made

@@ -39,7 +39,10 @@ PLUGIN = """
 
     class Own(BASE):
         Settings = OwnSettings
-        location = "own:"
+        @property
+        def location(self):
+            at("location")
+            return "own:"
         default_schedule = "daily"
         def __init__(self, *arguments):
             at("construction", *arguments)
@@ -109,7 +112,12 @@ def test_one_that_does_neither_is_used(kind: str, load: Load) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "place"),
-    [*itertools.product(BASES, PLACES), ("destinations", "problem"), ("alarms", "problem")],
+    [
+        *itertools.product(BASES, PLACES),
+        ("destinations", "problem"),
+        ("destinations", "location"),
+        ("alarms", "problem"),
+    ],
 )
 def test_one_that_hangs_is_left_alone(kind: str, place: str, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plugins, "_SET_UP_SECONDS", 0.3)
@@ -119,8 +127,7 @@ def test_one_that_hangs_is_left_alone(kind: str, place: str, load: Load, monkeyp
     assert "systemctl restart arcbackupd" in failed.hint
 
 
-@pytest.mark.parametrize("kind", BASES)
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(("kind", "place"), [*itertools.product(BASES, PLACES), ("destinations", "location")])
 @pytest.mark.parametrize("deed", DEEDS)
 def test_one_that_raises_whatever_takes_nothing_down(kind: str, place: str, deed: str, load: Load) -> None:
     (failed,) = load(kind, place, deed)

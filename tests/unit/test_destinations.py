@@ -66,6 +66,17 @@ class Torn(Tape):
         raise SystemExit(3)
 
 
+class Lost(Tape):
+    @property
+    def location(self) -> str:
+        raise OSError("no drive")
+
+
+class Renamed(Tape):
+    def __init__(self, name: str, settings: TapeSettings, state_dir: Path) -> None:
+        super().__init__(f"tape {name}", settings, state_dir)
+
+
 def points(**targets: str) -> list[EntryPoint]:
     return [EntryPoint(name, f"{__name__}:{target}", GROUP) for name, target in targets.items()]
 
@@ -109,7 +120,13 @@ def test_wrong_settings_of_a_built_in_type_are_a_configuration_error_without_the
 
 @pytest.mark.parametrize(
     ("target", "problem"),
-    [("Missing", "AttributeError"), ("Rewound", "mt is not installed"), ("Torn", "can't be set up: SystemExit")],
+    [
+        ("Missing", "AttributeError"),
+        ("Rewound", "mt is not installed"),
+        ("Torn", "can't be set up: SystemExit"),
+        ("Lost", "can't be set up: OSError: no drive"),
+        ("Renamed", "its class doesn't keep its name"),
+    ],
 )
 def test_one_that_cannot_be_used_is_told_and_takes_nothing_down(target: str, problem: str) -> None:
     tape = failed(loaded(tape=target))

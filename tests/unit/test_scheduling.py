@@ -185,6 +185,14 @@ class BadDefault(Job[JobSettings]):
     default_schedule = "now and then"
 
 
+class OtherScheduleSettings(JobSettings):
+    schedule: str = "daily"  # type: ignore[assignment]  # what an author may take for the way to say it
+
+
+class OtherSchedule(Job[OtherScheduleSettings]):
+    Settings = OtherScheduleSettings
+
+
 class NoSettings(Job[JobSettings]):
     Settings = dict  # type: ignore[assignment]
 
@@ -955,6 +963,7 @@ def test_wrong_settings_of_a_third_party_job_fail_that_job_alone() -> None:
         ("NoSettings", "not a subclass of arcbackupd.jobs.JobSettings"),
         ("BadConstructor", "can't be set up: SystemExit: 3"),
         ("BadDefault", "jobs.odd.schedule: expected"),
+        ("OtherSchedule", "can't be set up: AttributeError"),
     ],
 )
 def test_a_plugin_that_fails_to_load_is_reported_and_takes_nothing_down(target: str, problem: str) -> None:
