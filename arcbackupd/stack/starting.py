@@ -12,10 +12,12 @@ whoever started it waits for the end of a pipe that the copy holds open.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import shutil
 import signal
 import threading
+import traceback
 from pathlib import Path
 from types import TracebackType
 
@@ -39,7 +41,7 @@ def start(command: Command, stdin: int, stdout: int, stderr: int) -> sh.RunningC
     if program is None:
         raise _not_installed(command.argv[0])
     if command.cwd and not (Path(command.cwd).is_dir() and os.access(command.cwd, os.X_OK)):
-        raise _not_started(command)  # sh would leak two descriptors on finding out by itself
+        raise _not_started(command)
     for _ in range(_STARTS):
         process = _start_once(command, program, stdin, stdout, stderr)
         if process is not None:
@@ -70,11 +72,15 @@ def _start_once(command: Command, program: str, stdin: int, stdout: int, stderr:
     except RuntimeError as error:  # the host has no thread left, of which sh needs one more once the program runs
         limit.undo()
         raise _no_thread(command) from error
-    except (sh.ForkException, OSError):  # its text is a traceback
+    except (sh.ForkException, OSError) as error:  # its text is a traceback
+        _tidy_up(error)
+        if isinstance(error, sh.ForkException):
+            limit.undo()
         raise _not_started(command) from None
-    except ValueError:  # what was killed had not yet told sh its session
+    except ValueError as error:  # what was killed had not yet told sh its session
         if not limit.killed:
             raise
+        _tidy_up(error)
     if not limit.killed:
         return process
     if process is not None:
@@ -82,6 +88,27 @@ def _start_once(command: Command, program: str, stdin: int, stdout: int, stderr:
     else:
         os.waitpid(limit.killed[0], 0)
     return None
+
+
+def _tidy_up(failed: BaseException) -> None:
+    """Do what sh leaves undone when a start fails in its hands: close what it opened, collect garbage again.
+
+    No more than what it hasn't closed at that place: another number may be somebody else's by now.
+    """
+    frames = (frame for frame, _ in traceback.walk_tb(failed.__traceback__))
+    for frame in filter(lambda frame: frame.f_code.co_qualname == "OProc.__init__", frames):
+        names = ["session_pipe_read"]
+        if not isinstance(failed, ValueError):
+            names.append("session_pipe_write")
+        found = [frame.f_locals.get(name) for name in names]
+        if isinstance(failed, OSError):  # there was no fork
+            gc.enable()
+            process = frame.f_locals["self"]
+            found += [frame.f_locals.get(name) for name in ("exc_pipe_read", "exc_pipe_write")]
+            found += [getattr(process, f"_std{name}_child_fd", None) for name in ("in", "out", "err")]
+        for descriptor in found:
+            if descriptor is not None:
+                os.close(descriptor)
 
 
 def _environment(command: Command) -> dict[str, str]:
@@ -103,10 +130,11 @@ class StartLimit:
     def __init__(self, seconds: float) -> None:
         self._children = Path(f"/proc/self/task/{threading.get_native_id()}/children")
         self._timer = threading.Timer(seconds, self._kill)
-        self._before = self._forked()
+        self._before: set[int] | None = None
         self.killed: list[int] = []
 
     def __enter__(self) -> StartLimit:
+        self._before = self._forked()
         self._timer.start()
         return self
 
@@ -118,7 +146,7 @@ class StartLimit:
 
     def undo(self) -> None:
         """End what this thread has started since, and what that did."""
-        for pid in self._forked() - self._before:
+        for pid in self._forked() - self._before if self._before is not None else ():
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
             os.waitpid(pid, 0)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import gc
 import logging
 import os
+import resource
 import signal
 import sys
 import threading
@@ -275,13 +278,45 @@ def test_a_program_for_which_no_thread_is_left_once_it_runs_is_ended(
     assert (children.read_text(), open_files()) == before
 
 
-def test_a_program_without_its_interpreter_cannot_be_started(tmp_path: Path) -> None:
+def test_a_program_without_its_interpreter_cannot_be_started_and_leaves_nothing(tmp_path: Path) -> None:
     script = tmp_path / "script"
     script.write_text("#!/no/such/interpreter\n")
     script.chmod(0o755)
-    with pytest.raises(OperationFailed) as caught:
-        run(Command((str(script),)), timeout=5)
-    assert caught.value.code == "not-started"
+    before = open_files(), children()
+    for start in (lambda c: run(c, timeout=5), Stream):
+        with pytest.raises(OperationFailed) as caught:
+            start(Command((str(script),)))
+        assert caught.value.code == "not-started"
+    assert (open_files(), children()) == before
+
+
+def test_a_fork_that_fails_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> int:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    before = open_files()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fork", refuse)
+        for start in (lambda c: run(c, timeout=5), Stream):
+            with pytest.raises(OperationFailed, match="true can't be started"):
+                start(Command(("true",)))
+    assert open_files() == before
+    assert gc.isenabled()
+
+
+def test_descriptors_that_are_used_up_on_the_way_are_none_for_good() -> None:
+    before, limits = open_files(), resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.open("/dev/null", os.O_RDONLY)
+    os.close(lowest)
+    for room in range(12):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + room, limits[1]))
+        try:
+            with suppress(OperationFailed, OSError):
+                run(Command(("true",)), timeout=5)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert open_files() == before
+    assert gc.isenabled()
 
 
 def test_what_is_in_the_environment_is_neither_logged_nor_shown(caplog: pytest.LogCaptureFixture) -> None:
@@ -322,13 +357,14 @@ def test_a_fork_that_never_becomes_the_program_is_killed_and_tried_again(
     stuck_forks: list[str], place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("arcbackupd.stack.starting.START_SECONDS", 0.5)
-    before = children()
+    before, files = children(), open_files()
     stuck_forks.append(place)
     assert run(sh("echo out"), timeout=20).output == b"out\n"
     stuck_forks.append(place)
     with Stream(sh("echo out")) as stream:
         assert read_all(stream) == b"out\n"
     wait_until(lambda: set(children()) <= set(before), "the end of the processes")
+    assert open_files() == files
 
 
 def test_a_fork_that_is_seen_to_end_before_its_killer_notes_it_is_tried_again(
