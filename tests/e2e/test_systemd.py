@@ -665,7 +665,8 @@ def test_installing_again_lets_a_dump_at_hand_finish_and_restarts_what_runs(
     daemon: InstalledDaemon, wheel: Path
 ) -> None:
     before = daemon.files()
-    upgrade_in_a_dump(daemon, ["env", f"PREFIX={VENV}/", *install_command(wheel)])
+    of_sudo = "PATH=/usr/sbin:/usr/bin:/sbin:/bin"
+    upgrade_in_a_dump(daemon, ["env", of_sudo, f"PREFIX={VENV}/", *install_command(wheel)])
     (new,) = set(daemon.files()) - set(before)
     daemon.ctl("inspect", new, "--verify")
     assert not daemon.entries(MESSAGE_ID=MessageId.DUMP_FAILED)
