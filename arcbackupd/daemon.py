@@ -13,7 +13,6 @@ import signal
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -29,8 +28,8 @@ from arcbackupd.control.server import ControlServer
 from arcbackupd.control.service import Service
 from arcbackupd.destinations.plugins import FailedDestination
 from arcbackupd.dumps.catalogue import Catalogue
-from arcbackupd.errors import ArcbackupdError, OperationFailed, UsageError
-from arcbackupd.household import Household
+from arcbackupd.errors import ArcbackupdError, UsageError
+from arcbackupd.household import Household, made_meanwhile
 from arcbackupd.jobs import JobContext
 from arcbackupd.log import configure_logging, failure, get_logger, log_uncaught
 from arcbackupd.messages import MessageId
@@ -254,7 +253,7 @@ class Daemon:
             wanted = load_settings(self._path)
             # What is under way is noted in the directory that was, and must be found there.
             settings = wanted.model_copy(update={"state_dir": self._settings.state_dir})
-            household = await self._make_meanwhile(settings)
+            household = await made_meanwhile(lambda: self._make_household(settings), self._stop)
         except ArcbackupdError as error:
             failure(error, message_id=MessageId.CONFIG_REJECTED)
         else:
@@ -275,37 +274,6 @@ class Daemon:
             _log.info("The configuration was read again")
             self._changed()
         notify.ready()
-
-    async def _make_meanwhile(self, settings: Settings) -> Household | None:
-        """Make it in a thread, as a plugin may take its time; ``None`` when the daemon is to stop before that.
-
-        Whoever asks or boots meanwhile doesn't wait for it, nor does the end of the process.
-        """
-        made: Future[Household] = Future()
-        made.set_running_or_notify_cancel()
-
-        def make() -> None:
-            try:
-                made.set_result(self._make_household(settings))
-            except BaseException as error:  # noqa: BLE001 - whoever awaits it tells it
-                made.set_exception(error)
-
-        try:
-            threading.Thread(target=make, name="reload", daemon=True).start()
-        except RuntimeError as error:
-            hint = "Look what uses up the host's processes: `systemctl status arcbackupd`, `ps -eLf`."
-            raise OperationFailed(
-                "no-thread", "The configuration is not read: no thread is left.", hint=hint
-            ) from error
-        making = asyncio.wrap_future(made)
-        stopping = asyncio.create_task(self._stop.wait())
-        stopping.add_done_callback(lambda _stopping: making.cancel())
-        try:
-            return await making
-        except asyncio.CancelledError:
-            return None
-        finally:
-            stopping.cancel()
 
     @contextlib.asynccontextmanager
     async def _background(self) -> AsyncIterator[None]:

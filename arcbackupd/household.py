@@ -6,9 +6,12 @@ import asyncio
 import contextlib
 import os
 import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 
-from arcbackupd.errors import ArcbackupdError
+from arcbackupd.errors import ArcbackupdError, OperationFailed
 from arcbackupd.log import get_logger
 from arcbackupd.monitoring.parts import Parts
 from arcbackupd.operations.boot import BootWatch
@@ -77,6 +80,38 @@ class Household:
             _log.warning(f"What earlier runs left behind could not be looked at: {error.message}", hint=error.hint)
         except OSError as error:
             _log.warning(f"What earlier runs left behind could not be looked at: {error}")
+
+
+async def made_meanwhile(make: Callable[[], Household], stop: asyncio.Event) -> Household | None:
+    """What ``make`` makes, in a thread, as a plugin may take its time; ``None`` when the daemon stops before that.
+
+    Whoever asks or boots meanwhile doesn't wait for it, nor does the end of the process. Raise OperationFailed when
+    no thread is left, and what ``make`` raises.
+    """
+    made: Future[Household] = Future()
+    made.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            made.set_result(make())
+        except BaseException as error:  # noqa: BLE001 - whoever awaits it tells it
+            made.set_exception(error)
+
+    try:
+        threading.Thread(target=run, name="reload", daemon=True).start()
+    except RuntimeError as error:
+        message = "The configuration is not read: no thread is left."
+        hint = "Look what uses up the host's processes: `systemctl status arcbackupd`, `ps -eLf`."
+        raise OperationFailed("no-thread", message, hint=hint) from error
+    making = asyncio.wrap_future(made)
+    stopping = asyncio.create_task(stop.wait())
+    stopping.add_done_callback(lambda _stopping: making.cancel())
+    try:
+        return await making
+    except asyncio.CancelledError:
+        return None
+    finally:
+        stopping.cancel()
 
 
 def _report_crash(task: asyncio.Task[None]) -> None:

@@ -110,9 +110,8 @@ def redact(value: str) -> None:
     global _secret_pattern  # noqa: PLW0603  (the pipeline is one per process)
     if not value.strip():
         return
-    with (
-        _registering
-    ):  # of two threads at once, the slower one's pattern would lack the other one's secret for good
+    # Of two threads at once, the slower one's pattern would lack the other one's secret for good.
+    with _registering:
         if value in _secrets:
             return
         _secrets.update(

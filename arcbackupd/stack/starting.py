@@ -29,6 +29,7 @@ from arcbackupd.stack.command import Command, TimedOut
 START_SECONDS = 15
 """Seconds that a program may take to become one; tried once more, as nothing of it has run."""
 _STARTS = 2
+_KNOWN_SH = "2.4.0"
 _ANY_STATUS = tuple(range(-64, 256))
 _INHERITED = (
     "PATH", "HOME", "DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH",
@@ -93,8 +94,12 @@ def _start_once(command: Command, program: str, stdin: int, stdout: int, stderr:
 def _tidy_up(failed: BaseException) -> None:
     """Do what sh leaves undone when a start fails in its hands: close what it opened, collect garbage again.
 
-    No more than what it hasn't closed at that place: another number may be somebody else's by now.
+    No more than what it hasn't closed at that place, as another number may be somebody else's by now; so nothing
+    where another version of it may have closed more.
     """
+    gc.enable()
+    if sh.__version__ != _KNOWN_SH:
+        return
     frames = (frame for frame, _ in traceback.walk_tb(failed.__traceback__))
     for frame in filter(lambda frame: frame.f_code.co_qualname == "OProc.__init__", frames):
         names = ["session_pipe_read"]
@@ -102,7 +107,6 @@ def _tidy_up(failed: BaseException) -> None:
             names.append("session_pipe_write")
         found = [frame.f_locals.get(name) for name in names]
         if isinstance(failed, OSError):  # there was no fork
-            gc.enable()
             process = frame.f_locals["self"]
             found += [frame.f_locals.get(name) for name in ("exc_pipe_read", "exc_pipe_write")]
             found += [getattr(process, f"_std{name}_child_fd", None) for name in ("in", "out", "err")]
