@@ -195,17 +195,17 @@ class OperationQueue:
             try:
                 outcome = _drive(operation, loop)
             except BaseException as error:  # noqa: BLE001  # it belongs to whoever waits for the result
-                loop.call_soon_threadsafe(self._ended, operation, None, error)
+                loop.call_soon_threadsafe(self._ended, operation, None, _without_frames(_presentable(error)))
             else:
                 loop.call_soon_threadsafe(self._ended, operation, outcome, None)
 
-    def _ended(self, operation: Operation[Any], outcome: object, error: BaseException | None) -> None:
+    def _ended(self, operation: Operation[Any], outcome: object, error: ArcbackupdError | None) -> None:
         self._current = None
         operation.state = "failed" if error else "done"
         if operation.result.done():  # whoever awaited it was cancelled, and it with them
             pass
         elif error:
-            operation.result.set_exception(_presentable(error))
+            operation.result.set_exception(error)
         else:
             operation.result.set_result(outcome)
         operation.ended.set()
@@ -231,6 +231,15 @@ def _presentable(error: BaseException) -> ArcbackupdError:
     _log.error("An operation failed in a way nobody foresaw", exc_info=error)
     hint = "This is a defect of arcbackupd; the journal has the details: `journalctl -u arcbackupd`."
     return OperationFailed("internal", f"It failed unexpectedly ({type(error).__name__}).", hint=hint)
+
+
+def _without_frames(error: ArcbackupdError) -> ArcbackupdError:
+    """It, no longer holding what its frames were at: a dump's blocks, in circles that are seldom collected."""
+    link: BaseException | None = error
+    while link:
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
+    return error
 
 
 def _put_bounded(queue: asyncio.Queue[Event | None], event: Event | None) -> None:

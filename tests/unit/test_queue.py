@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -140,6 +142,40 @@ def test_what_nobody_foresaw_is_told_as_a_defect_and_ends_nothing_else(error: Ba
         assert await queue.submit("dump", steps(), Priority.MANUAL).result == "done"
 
     run(test)
+
+
+def test_what_failed_holds_nothing_any_more_of_what_it_was_at() -> None:
+    """Else each dump that fails leaves its blocks until a collection, which looks at numbers and not at sizes."""
+
+    class Block:
+        """A megabyte of SQL, say."""
+
+    async def test(queue: OperationQueue) -> None:
+        held: list[weakref.ref[Block]] = []
+
+        def write(block: Block) -> None:
+            held.append(weakref.ref(block))
+            raise OSError(28, "No space left on device")
+
+        def fail(_: Cancellation) -> Steps[str]:
+            yield Step("a", "A")
+            try:
+                write(Block())
+            except OSError as error:
+                raise OperationFailed("disk-full", "It is full.") from error
+            return "done"
+
+        failed = queue.submit("dump", fail, Priority.MANUAL)
+        with pytest.raises(OperationFailed):
+            await failed.result
+        assert await queue.submit("dump", steps(), Priority.MANUAL).result == "done"
+        assert [block() for block in held] == [None]
+
+    gc.disable()
+    try:
+        run(test)
+    finally:
+        gc.enable()
 
 
 def test_work_that_cannot_even_begin_fails_and_ends_nothing_else() -> None:
