@@ -277,7 +277,8 @@ def test_a_file_that_was_changed_there_is_refused(host: Host) -> None:
     host.lose()
     (host.stand.home / ".env").write_text(env)
     stored = max((path for path in (host.nas / "data" / "files").rglob("*") if path.is_file()), key=_size)
-    stored.write_bytes(b"x" + stored.read_bytes()[1:])
+    first, *rest = stored.read_bytes()
+    stored.write_bytes(bytes([first ^ 1, *rest]))
     done = host.recover()
     assert done.returncode == 1
     assert "its SHA-256 differs" in done.stderr

@@ -21,7 +21,7 @@ from arcbackupd.errors import OperationFailed
 from arcbackupd.operations.events import Step, Steps
 from arcbackupd.operations.offhost.memory import DestinationMemory, Present
 from arcbackupd.operations.offhost.sending import Sending
-from arcbackupd.operations.offhost.staging import Hashing, StagedFile
+from arcbackupd.operations.offhost.staging import Hashing
 from arcbackupd.operations.prune import Doubt
 from arcbackupd.operations.verify import verify
 from arcbackupd.settings import Stream
@@ -132,16 +132,20 @@ def send_dumps(
 
 def _send_dump(sending: Sending, stream: Stream, backup: Backup, directory: Path) -> Steps[None]:
     key = dump_key(backup, stream)
-    yield Step("upload", f"Uploading {backup.name} to {sending.place.name}")
     try:
         with open_backup(directory / backup.name) as file:
-            staged = yield from sending.stage(file, stream.encrypt_to)
-            try:
-                problem = yield from _staged_problem(sending, staged, backup, file)
-                if problem is None:
-                    yield from sending.put(staged, key)
-            finally:
-                staged.discard()
+            problem, sha256 = yield from _read_whole(sending, backup, file)
+            if problem is None:
+                yield Step("upload", f"Uploading {backup.name} to {sending.place.name}")
+                file.seek(0)
+                staged = yield from sending.stage(file, stream.encrypt_to)
+                try:
+                    if staged.plain_sha256 == sha256:
+                        yield from sending.put(staged, key)
+                    else:
+                        problem = "it changed while it was read"
+                finally:
+                    staged.discard()
     except FileNotFoundError:
         raise
     except OSError as error:
@@ -159,19 +163,13 @@ def _send_dump(sending: Sending, stream: Stream, backup: Backup, directory: Path
         sending.place.memory.remember_manifest(key, backup.manifest)
 
 
-def _staged_problem(sending: Sending, staged: StagedFile, backup: Backup, file: BinaryIO) -> Steps[str | None]:
-    """Why what was staged of an open backup isn't that backup, whole; ``None`` when it is.
-
-    The file is read once more: it may have been damaged since it was proved, or changed while it was staged, and
-    what is staged may be encrypted.
-    """
-    file.seek(0)
-    again = Hashing(file, lambda _read: sending.cancellation.check())
-    if problem := (yield from verify(again, backup)).problem:
-        return problem
-    while again.read(BLOCK):
+def _read_whole(sending: Sending, backup: Backup, file: BinaryIO) -> Steps[tuple[str | None, str]]:
+    """Why an open backup isn't what it was when it was proved, if so, and the SHA-256 of the file that was read."""
+    reading = Hashing(file, lambda _read: sending.cancellation.check())
+    verified = yield from verify(reading, backup)
+    while reading.read(BLOCK):
         pass
-    return None if again.sha256 == staged.plain_sha256 else "it changed while it was read"
+    return verified.problem, reading.sha256
 
 
 def _difference(backup: Backup, dump: StoredDump, memory: DestinationMemory) -> str | None:
