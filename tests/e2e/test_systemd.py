@@ -683,6 +683,7 @@ def test_an_installation_that_is_broken_off_as_it_waits_leaves_what_runs_and_not
         wait_until(upgrade.done, "the installation to end")
     assert daemon.host.run(["ls", "/opt", "/tmp"]).stdout == before
     assert daemon.pid == pid
+    wait_until(lambda: not daemon.partials(), "the dump that was held to end")
 
 
 def test_uninstalling_takes_the_programs_and_units_and_leaves_backups_and_settings(daemon: InstalledDaemon) -> None:
