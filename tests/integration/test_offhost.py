@@ -294,6 +294,15 @@ def test_what_is_not_whole_any_more_is_not_uploaded_and_told(site: Site, *, encr
     assert site.stored() == [f"dumps/{NAMES[0]}{end}", f"dumps/{NAMES[1]}{end}"]
 
 
+def test_another_file_of_the_same_content_goes_for_one_that_is_not_whole(site: Site) -> None:
+    site.dump(NAMES[0])
+    spoil(site.dump(NAMES[1]))
+    os.link(site.backups / NAMES[1], site.backups / NAMES[2])
+    [problem] = site.upload().problems
+    assert problem.startswith(NAMES[2])
+    assert site.stored() == [f"dumps/{NAMES[0]}"]
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_what_changes_while_it_is_staged_goes_whole_or_not_at_all(
     site: Site, monkeypatch: pytest.MonkeyPatch, when: str

@@ -118,19 +118,31 @@ def manifest_of(head: bytes, size: int) -> Manifest | None:
 def send_dumps(
     sending: Sending, stream: Stream, backups: Sequence[Backup], directory: Path, host: str
 ) -> Steps[None]:
-    """Send what is missing, newest first; note what is there under the same name and is something else."""
+    """Send what is missing, newest first; note what is there under the same name and is something else.
+
+    What of a content isn't whole any more is noted, and the next file of the same content goes in its place.
+    """
     memory = sending.place.memory
     stored = {str(dump.name): dump for dump in stored_dumps(memory, stream.prefix)}
     for backup in backups:
         if (dump := stored.get(backup.name)) and (why := _difference(backup, dump, memory)):
             sending.problems.append(f"{dump.key} at {sending.place.name} is not the dump of that name: {why}.")
-    for backup in missing_dumps(backups, memory, stream, host):
-        with suppress(FileNotFoundError):  # pruned meanwhile
-            yield from _send_dump(sending, stream, backup, directory)
+    tried = set[int]()
+    missing = missing_dumps(backups, memory, stream, host)
+    while missing:
+        damaged = set[str | None]()
+        for backup in missing:
+            tried.add(backup.identity.inode)
+            with suppress(FileNotFoundError):  # pruned meanwhile
+                if not (yield from _send_dump(sending, stream, backup, directory)):
+                    damaged.add(backup.content)
+        others = [other for other in backups if other.content in damaged and other.identity.inode not in tried]
+        missing = missing_dumps(others, memory, stream, host)
     memory.looked(sending.destination.list(stream.prefix))
 
 
-def _send_dump(sending: Sending, stream: Stream, backup: Backup, directory: Path) -> Steps[None]:
+def _send_dump(sending: Sending, stream: Stream, backup: Backup, directory: Path) -> Steps[bool]:
+    """Send one and return True, or note that it isn't whole any more."""
     key = dump_key(backup, stream)
     try:
         with open_backup(directory / backup.name) as file:
@@ -157,10 +169,11 @@ def _send_dump(sending: Sending, stream: Stream, backup: Backup, directory: Path
     if problem:
         again = f"`arcbackupctl inspect {backup.name} --verify` reads it again."
         sending.problems.append(f"{backup.name} isn't uploaded, as it isn't whole any more: {problem}. {again}")
-        return
+        return False
     sending.place.memory.added(key, staged)
     if backup.manifest:
         sending.place.memory.remember_manifest(key, backup.manifest)
+    return True
 
 
 def _read_whole(sending: Sending, backup: Backup, file: BinaryIO) -> Steps[tuple[str | None, str]]:
