@@ -37,8 +37,8 @@ def overwrite(path: Path) -> None:
 
 
 def delete(path: Path) -> None:
-    """Remove it."""
-    path.unlink()
+    """Remove it, unless the daemon was faster."""
+    path.unlink(missing_ok=True)
 
 
 CHANGES: tuple[Change, ...] = (truncate, replace, overwrite, delete)
