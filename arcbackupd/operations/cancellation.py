@@ -55,6 +55,15 @@ class Cancellation:
             self.check()
             self.too_late.set()
 
+    @contextmanager
+    def heeded(self) -> Iterator[None]:
+        """What fails within once it was asked for tells of that, and of nothing else. Raise Cancelled."""
+        try:
+            yield
+        except OperationFailed:
+            self.check()
+            raise
+
     def check(self) -> None:
         """Raise Cancelled when it was asked for."""
         if self._error:

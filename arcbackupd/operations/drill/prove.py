@@ -83,7 +83,8 @@ def prove(drill: Drill, cancellation: Cancellation) -> Steps[DrillRecord]:
     """
     drill.niceness.adopt()
     try:
-        yield from _heeding(drill, cancellation)
+        with cancellation.heeded():
+            yield from _prove(drill, cancellation)
     except Cancelled as error:
         if error.code != SUPERSEDED:
             yield from _remove(drill, Cancellation())
@@ -104,15 +105,6 @@ def _reassuring(record: DrillRecord, *, removed: bool) -> DrillRecord:
     left = "and what it made is removed" if removed else "and what it made is removed as soon as that can be done"
     told = f"The drill didn't touch the live database, {left}."
     return record.model_copy(update={"hint": f"{record.hint} {told}" if record.hint else told})
-
-
-def _heeding(drill: Drill, cancellation: Cancellation) -> Steps[None]:
-    """What fails once somebody asked to stop tells of that, and nothing of the backup."""
-    try:
-        yield from _prove(drill, cancellation)
-    except OperationFailed:
-        cancellation.check()
-        raise
 
 
 def _prove(drill: Drill, cancellation: Cancellation) -> Steps[None]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from arcbackupd.dumps.catalogue import Backup
-from arcbackupd.errors import ArcbackupdError, OperationFailed, Refused
+from arcbackupd.errors import ArcbackupdError, Refused
 from arcbackupd.operations.cancellation import Cancellation, Cancelled
 from arcbackupd.operations.restore.checks import room_for
 from arcbackupd.operations.restore.server import Server
@@ -48,11 +48,8 @@ def while_there_is_room(server: Server, backup: Backup, cancellation: Cancellati
     with cancellation.branch() as within:
         threading.Thread(target=_watch, args=(server, within, ended), name="room", daemon=True).start()
         try:
-            try:
+            with within.heeded():
                 yield within
-            except OperationFailed:
-                within.check()  # what fails once the work was ended says nothing of the backup
-                raise
         except Cancelled as error:
             if error.code != NO_ROOM:
                 raise
